@@ -1,0 +1,51 @@
+# dicomnode: `make demo` runs the main job, `make test` proves it. Everything lands in .venv/.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+PYTHON_FOUND := $(shell command -v $(PYTHON) || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := torch==2.13.0
+STAMP := $(VENV)/.installed
+
+.PHONY: install demo test check format train lock clean
+
+install: $(STAMP)
+
+# Torch first and by pip's plain request, so that a CPU wheel offered by the machine's own pip configuration is taken;
+# its hash differs between CPU and CUDA builds, therefore it is pinned by version and is not in requirements.lock.
+$(STAMP): requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON_FOUND) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: install
+	$(BIN)/dicomnode demo
+
+test: install
+	$(BIN)/python tests/system_packages.py
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+train: install
+	$(BIN)/dicomnode pipelines train chest_ct
+
+# Renews requirements.lock from pyproject.toml. Torch and what only its CUDA build needs stay out.
+lock:
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --group dev --generate-hashes --python-version 3.11 --no-annotate --no-header --upgrade -q -o requirements.lock.full
+	$(BIN)/python deploy/lock_without_torch.py requirements.lock.full requirements.lock
+	rm requirements.lock.full
+
+clean:
+	rm -rf $(VENV) demo-output build dist *.egg-info

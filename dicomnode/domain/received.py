@@ -1,0 +1,32 @@
+"""What receiving tells the registry about one durable instance."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One instance whose bytes are on disk, before its row is.
+
+    path: relative to the store's root. sha256: of the data set as received (without preamble and file meta).
+    pixel_digest: SHA-256 of the value bytes of (7FE0,0010) (or float variants), "" without pixels.
+    attributes: indexed DICOM keywords → text values, multiple values joined by a backslash.
+    """
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    transfer_syntax_uid: str
+    path: Path
+    sha256: str
+    pixel_digest: str
+    size_bytes: int
+    attributes: Mapping[str, str]
+    calling_ae: str
+    called_ae: str
+    address: str
+    association_key: str
+    received_at: datetime
