@@ -46,7 +46,8 @@ class Lesion:
     """One lesion. Points are LPS (x, y, z) mm, axes in mm, intensities in the volume's unit.
 
     `segment` names (label map, segment number) where the lesion has a segment of its own.
-    The long axis is the largest in-plane diameter over all slices, the short axis the largest perpendicular to it in that slice.
+    The long axis is the largest in-plane diameter over all slices, the short axis the largest
+    perpendicular to it in that slice.
     """
 
     label: str

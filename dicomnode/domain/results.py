@@ -1,0 +1,64 @@
+"""What results makes and delivery sends."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+
+
+class ResultKind(StrEnum):
+    """Kinds of result objects; the order of members is the order of sending."""
+
+    SEG = "SEG"
+    SR = "SR"
+    SC = "SC"
+
+
+@dataclass(frozen=True, slots=True)
+class ResultObject:
+    """One DICOM object, spooled. `path` holds a whole Part 10 file whose bytes never change again."""
+
+    kind: ResultKind
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    transfer_syntax_uid: str
+    path: Path
+    sha256: str
+    size_bytes: int
+    source_sop_instance_uids: tuple[str, ...]
+    order: int  # position in the order of sending, 0-based, unique within the job
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Predecessor:
+    """An earlier version of the same result, which a new one replaces."""
+
+    version: int
+    sr_sop_class_uid: str
+    sr_sop_instance_uid: str
+    sr_series_instance_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResultRequest:
+    """What identifies one set of results: same request, same findings → same UIDs and the same bytes.
+
+    `content_time` is the job's time (aware UTC), not the time of writing. `source_digests`: SOP Instance UID → SHA-256 of the
+    instances that the job read. `version` is 1 for the first set.
+    """
+
+    pipeline: str
+    pipeline_version: str
+    version: int
+    content_time: datetime
+    node_timezone: str
+    source_digests: Mapping[str, str]
+    uid_root: str | None = None
+    kinds: tuple[ResultKind, ...] = (ResultKind.SEG, ResultKind.SR, ResultKind.SC)
+    predecessor: Predecessor | None = None
+    demonstration: bool = True
+    extra: Mapping[str, str] = field(default_factory=dict)

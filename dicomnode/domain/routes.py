@@ -1,0 +1,86 @@
+"""Routes, destinations and peers as values: what the settings file says, ready for use."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Literal
+
+type_match = Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A DICOM application entity that may talk to us or be called by us."""
+
+    name: str
+    ae_title: str
+    host: str
+    port: int
+    may: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationProfile:
+    """Which objects a destination gets, in which form."""
+
+    name: str
+    kinds: tuple[str, ...]  # of ResultKind values, in the order of sending
+    sr_for_viewer: bool  # outline coordinates and tracking identifiers in the form that OHIF draws
+    keep_empty_frames: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where results go. `peer` for kind dicom, `path` for kind folder."""
+
+    name: str
+    kind: Literal["dicom", "folder"]
+    profile: DestinationProfile
+    proof: Literal["commitment", "find", "status"]
+    accept_demonstration: bool
+    peer: Peer | None = None
+    path: Path | None = None
+
+
+def _one_matches(pattern: str, value: str) -> bool:
+    pattern, value = pattern.strip(), value.strip()
+    for sign in ("<=", ">=", "<", ">"):
+        if pattern.startswith(sign):
+            try:
+                number, limit = float(value), float(pattern.removeprefix(sign))
+            except ValueError:
+                return False
+            return {"<=": number <= limit, ">=": number >= limit, "<": number < limit, ">": number > limit}[sign]
+    return fnmatchcase(value.upper(), pattern.upper())
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Which studies go through which pipeline, and where the results go."""
+
+    name: str
+    match: type_match
+    pipeline: str
+    speed: Literal["exact", "fast"]
+    select: Literal["best", "each"]
+    send_to: tuple[str, ...]
+    results: tuple[str, ...]
+    quiet_s: float
+    max_wait_s: float
+    send_not_run: bool = True
+    called_ae: tuple[str, ...] = field(default=())
+
+    def mismatches(self, attributes: Mapping[str, str]) -> tuple[str, ...]:
+        """One sentence for each condition that `attributes` (keyword → text) does not meet; empty when the route matches.
+
+        A multi-valued attribute matches a pattern when the whole text or any one of its values does.
+        """
+        found = []
+        for keyword, patterns in self.match.items():
+            text = attributes.get(keyword, "")
+            values = (text, *text.split("\\")) if "\\" in text else (text,)
+            if not any(_one_matches(pattern, value) for pattern in patterns for value in values):
+                wanted = " or ".join(repr(pattern) if pattern else "empty" for pattern in patterns)
+                found.append(f"{keyword} is {text!r}, wanted {wanted}")
+        return tuple(found)
