@@ -1,7 +1,6 @@
 # dicomnode: `make demo` runs the main job, `make test` proves it. Everything lands in .venv/.
 SHELL := /bin/bash
-PYTHON ?= python3.11
-PYTHON_FOUND := $(shell command -v $(PYTHON) || command -v python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
@@ -14,7 +13,8 @@ install: $(STAMP)
 # Torch first and by pip's plain request, so that a CPU wheel offered by the machine's own pip configuration is taken;
 # its hash differs between CPU and CUDA builds, therefore it is pinned by version and is not in requirements.lock.
 $(STAMP): requirements.lock pyproject.toml
-	@test -x $(BIN)/python || $(PYTHON_FOUND) -m venv $(VENV)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+		|| { echo "error: no virtual environment could be made — apt-get install python3.11 python3.11-venv" >&2; rm -rf $(VENV); exit 2; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
