@@ -1,0 +1,465 @@
+"""The settings file: in comes TOML plus `DICOMNODE_SECTION__KEY` variables (which win), out goes one frozen `Settings`.
+
+Promises: a wrong setting stops the start with one line that names the place and the remedy; unknown keys and variables name the
+nearest known one; relative paths count from the settings file's folder. Names are the outside contract: add, never rename.
+"""
+
+import difflib
+import os
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as UnreadableVariable
+
+from dicomnode.domain.errors import SettingsError
+from dicomnode.domain.received import INDEXED_KEYWORDS
+
+PREFIX = "DICOMNODE_"
+CONFIG_VARIABLE = "DICOMNODE_CONFIG"
+# Variables with our prefix that are no settings.
+OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "DICOMNODE_TEST_DATA"})
+PLACES = (Path("dicomnode.toml"), Path("/etc/dicomnode/dicomnode.toml"))
+# What a route may match: what receiving indexes, and the AE title under which we were called.
+MATCH_KEYWORDS = (*INDEXED_KEYWORDS, "CalledAETitle")
+
+
+def shipped(name: Literal["pipelines", "db"]) -> Path:
+    """The folder `pipelines/` or `db/` that came with the software: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "shipped" / name
+    return inside if inside.is_dir() else package.parent / name
+
+
+def _ae_title(text: str) -> str:
+    """PS3.5 6.2, VR AE: 1 to 16 characters of the default repertoire, no backslash, no control; outer spaces do not count."""
+    text = text.strip()
+    if not 1 <= len(text) <= 16 or "\\" in text or not text.isascii() or not text.isprintable():
+        raise ValueError("an AE title has 1 to 16 ASCII characters and no backslash")
+    return text
+
+
+def _zone(name: str | None) -> str | None:
+    if name is not None:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("this is no IANA time zone such as Europe/Berlin") from None
+    return name
+
+
+def _uid_root(root: str | None) -> str | None:
+    # A root plus "." plus a 96-bit number (29 digits) must stay within 64 characters (PS3.5 9.1).
+    if root is not None and (
+        len(root) > 34 or not all(part.isdecimal() and str(int(part)) == part for part in root.split("."))
+    ):
+        raise ValueError("a UID root has at most 34 characters: numbers without leading zeros, joined by dots")
+    return root
+
+
+def _texts(value: object) -> object:
+    """One text or number, or a list of them → a tuple of texts."""
+    values = value if isinstance(value, list | tuple) else (value,)
+    if not all(isinstance(one, str | int | float) and not isinstance(one, bool) for one in values):
+        raise ValueError("give a text, a number or a list of these")
+    return tuple(str(one) for one in values)
+
+
+AETitle = Annotated[str, AfterValidator(_ae_title)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
+
+
+class Section(BaseModel):
+    """A table of the settings file: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Node(Section):
+    """Who we are and where our data are."""
+
+    ae_title: AETitle = "DICOMNODE"
+    data_dir: Path = Path("/var/lib/dicomnode")
+    timezone: Annotated[str | None, AfterValidator(_zone)] = None  # of DA/TM in results where the source names none
+    uid_root: Annotated[str | None, AfterValidator(_uid_root)] = None
+
+
+class Database(Section):
+    """Where the rows are. None: an SQLite file in `data_dir`."""
+
+    url: str | None = None
+
+
+class Tls(Section):
+    """Certificates of the DICOM listener."""
+
+    certificate: Path
+    key: Path
+    ca: Path | None = None
+    require_client: bool = True
+
+
+class Dicom(Section):
+    """Our DICOM listener. Loopback until peers are listed."""
+
+    host: str = "127.0.0.1"
+    port: Port = 11112
+    also_called: tuple[AETitle, ...] = ()
+    tls: Tls | None = None
+    network_timeout_s: Seconds = 60.0  # silence after which an association is given up
+    max_associations: Annotated[int, Field(ge=1, le=1000)] = 25
+
+
+class Web(Section):
+    """The console's listener; the role is not built yet, its keys are kept."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+
+
+class Pipelines(Section):
+    """Where pipelines are searched, before `data_dir/pipelines` and the shipped ones."""
+
+    folders: tuple[Path, ...] = ()
+    trusted: tuple[str, ...] = ()  # digests of pipelines that may run although they were not shipped
+
+
+class Work(Section):
+    """The worker: which device, how long a job may take before it counts as hung."""
+
+    device: str = "auto"
+    lease_s: Seconds = 60.0
+    job_timeout_s: Seconds = 3600.0
+    drain_s: Seconds = 30.0  # how long a running job may go on after SIGTERM before its attempt is given back
+
+
+class Storage(Section):
+    """Bytes at rest. Below `reserve_mb` free nothing more is accepted (A700)."""
+
+    reserve_mb: Annotated[int, Field(ge=0)] = 512
+
+
+class Sweep(Section):
+    """How often completeness, lost leases and leftovers are looked at."""
+
+    interval_s: Seconds = 2.0
+
+
+class Logs(Section):
+    """Operational logs on stderr: key=value on a terminal, JSON elsewhere, unless said."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "text", "json"] = "auto"
+
+
+class PeerSettings(Section):
+    """Who may talk to us, and whom we may call."""
+
+    name: Name
+    ae_title: AETitle
+    host: str
+    port: Port
+    may: frozenset[Literal["store", "query", "retrieve", "commit"]] = frozenset()
+
+
+class DestinationSettings(Section):
+    """Where results go: `peer` for dicom, `path` for folder, `url` for stow and fhir."""
+
+    name: Name
+    kind: Literal["dicom", "stow", "folder", "fhir"] = "dicom"
+    peer: str | None = None
+    url: str | None = None
+    path: Path | None = None
+    profile: Literal["ohif", "archive", "sc-only"] = "ohif"
+    proof: Literal["commitment", "find", "status"] = "status"
+    accept_demonstration: bool = False
+
+
+class RouteSettings(Section):
+    """Which studies go through which pipeline, and where the results go."""
+
+    name: Name
+    match: dict[str, Texts]
+    pipeline: str
+    speed: Literal["exact", "fast"] = "exact"
+    select: Literal["best", "each"] = "best"
+    send_to: tuple[str, ...]
+    results: tuple[Literal["SEG", "SR", "SC"], ...] = ("SEG", "SR", "SC")
+    quiet_s: Seconds = 10.0
+    max_wait_s: Seconds = 600.0
+    send_not_run: bool = True
+
+
+class Settings(BaseSettings):
+    """All settings of one node."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
+
+    node: Node = Node()
+    database: Database = Database()
+    dicom: Dicom = Dicom()
+    web: Web = Web()
+    pipelines: Pipelines = Pipelines()
+    work: Work = Work()
+    storage: Storage = Storage()
+    sweep: Sweep = Sweep()
+    logs: Logs = Logs()
+    peers: tuple[PeerSettings, ...] = ()
+    destinations: tuple[DestinationSettings, ...] = ()
+    routes: tuple[RouteSettings, ...] = ()
+
+    _source: Path | None = PrivateAttr(None)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Variables win over the file (which comes in as keyword arguments)."""
+        return env_settings, init_settings
+
+    @property
+    def source(self) -> Path | None:
+        """The settings file that was read; None: defaults and variables only."""
+        return self._source
+
+    @property
+    def data_dir(self) -> Path:
+        """`node.data_dir`, absolute."""
+        return self._absolute(self.node.data_dir)
+
+    @property
+    def database_url(self) -> str:
+        """The database's URL; a relative SQLite path counts from the settings file's folder."""
+        url = self.database.url
+        if url is None:
+            return f"sqlite:///{self.data_dir / 'dicomnode.db'}"
+        scheme, separator, path = url.partition(":///")
+        if separator and scheme.startswith("sqlite") and path and not path.startswith(("/", ":")):
+            return f"{scheme}:///{self._absolute(Path(path))}"
+        return url
+
+    @property
+    def timezone(self) -> str:
+        """`node.timezone`, else the machine's zone, else UTC."""
+        return self.node.timezone or machine_timezone()
+
+    @property
+    def pipeline_folders(self) -> tuple[Path, ...]:
+        """Where pipelines are searched, in this order: the settings', those that were added, the shipped ones."""
+        return (*map(self._absolute, self.pipelines.folders), self.data_dir / "pipelines", shipped("pipelines"))
+
+    def absolute(self, path: Path) -> Path:
+        """`path` as the settings file means it."""
+        return self._absolute(path)
+
+    def _absolute(self, path: Path) -> Path:
+        base = self._source.parent if self._source else Path.cwd()
+        return (base / path.expanduser()).absolute()
+
+
+def machine_timezone() -> str:
+    """The IANA name of this machine's time zone: $TZ, else where /etc/localtime points, else UTC."""
+    for name in (os.environ.get("TZ", "").lstrip(":"), str(Path("/etc/localtime").resolve()).partition("/zoneinfo/")[2]):
+        try:
+            if name:
+                return ZoneInfo(name).key
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            continue
+    return "UTC"
+
+
+def find_settings_file(path: Path | None = None, environment: Mapping[str, str] = os.environ) -> Path | None:
+    """The file that counts: `path` (--config), $DICOMNODE_CONFIG, then the first of PLACES that exists; None if none."""
+    if path is not None:
+        return path
+    if environment.get(CONFIG_VARIABLE):
+        return Path(environment[CONFIG_VARIABLE])
+    return next((place for place in PLACES if place.is_file()), None)
+
+
+def load_settings(path: Path | None = None, *, required: bool = True) -> Settings:
+    """The settings of file and environment, checked.
+
+    `required`: without any file raise instead of taking the defaults. Raises SettingsError for the first problem and says how
+    many more there are; `read_settings` gives all.
+    """
+    settings, problems = read_settings(path, required=required)
+    if problems:
+        first, others = problems[0], len(problems) - 1
+        more = f"; {others} more: dicomnode check names all" if others else ""
+        raise SettingsError(first.what, first.remedy + more)
+    assert settings is not None  # noqa: S101 - no problems means settings
+    return settings
+
+
+def read_settings(path: Path | None = None, *, required: bool = True) -> tuple[Settings | None, tuple[SettingsError, ...]]:
+    """The settings, or None, and every problem found in them."""
+    found = find_settings_file(path)
+    if found is None and required:
+        return None, (
+            SettingsError("no settings file was found", "write one with: dicomnode init, or name one with --config FILE"),
+        )
+    try:
+        values = _read_toml(found) if found else {}
+    except SettingsError as error:
+        return None, (error,)
+    where = str(found) if found else "the environment"
+    problems = tuple(_unknown_variables(os.environ))
+    try:
+        settings = Settings(**values)
+    except ValidationError as error:
+        # An unknown variable is named already, by its own name.
+        named = {problem.what.rpartition(" ")[2].upper() for problem in problems}
+        errors = [one for one in error.errors(include_url=False) if _variable(one["loc"]) not in named]
+        return None, (*problems, *(_explain(one, where) for one in errors))
+    except UnreadableVariable as error:
+        return None, (
+            *problems,
+            SettingsError(f"{error}".replace("\n", " "), f"lists in {PREFIX}… variables are JSON: correct it"),
+        )
+    settings._source = found.absolute() if found else None  # noqa: SLF001 - set once, here
+    return settings, (*problems, *_contradictions(settings, where))
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(
+            f"settings file {path} does not exist", "write it with: dicomnode init, or correct --config"
+        ) from None
+    except OSError as error:
+        raise SettingsError(f"settings file {path} cannot be read: {error.strerror}", "give its reader permission") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"settings file {path} is no TOML: {error}", "correct the line that it names") from None
+
+
+def _model_in(annotation: object) -> type[BaseModel] | None:
+    """The section model inside an annotation such as `tuple[PeerSettings, ...]` or `Tls | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((model for one in get_args(annotation) if (model := _model_in(one))), None)
+
+
+def _fields_at(location: Iterable[int | str]) -> tuple[str, ...]:
+    """The keys that are known at a place of the settings."""
+    model: type[BaseModel] | None = Settings
+    for part in location:
+        if model is not None and isinstance(part, str) and part in model.model_fields:
+            model = _model_in(model.model_fields[part].annotation)
+    return tuple(model.model_fields) if model else ()
+
+
+def _place(location: Iterable[int | str]) -> str:
+    """('peers', 0, 'port') → "peers[1].port"; the count is 1-based, as people count tables."""
+    text = ""
+    for part in location:
+        text += f"[{part + 1}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known word that is most like `word`; "" if nothing is known."""
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.0)), "")
+
+
+def _variable(location: Iterable[int | str]) -> str:
+    return PREFIX + "__".join(str(part).upper() for part in location)
+
+
+def _explain(error: ErrorDetails, where: str) -> SettingsError:
+    location = error["loc"]
+    place = _place(location)
+    if error["type"] == "extra_forbidden":
+        near = nearest(str(location[-1]), _fields_at(location[:-1]))
+        return SettingsError(
+            f"unknown setting {place}", f"the nearest one is {_place((*location[:-1], near))}: correct it in {where}"
+        )
+    if error["type"] == "missing":
+        return SettingsError(f"setting {place} is missing", f"add it in {where}")
+    message = error["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    given = "" if place == "database.url" else f" (it is {error['input']!r:.80})"  # a URL may hold a password
+    return SettingsError(f"setting {place} is wrong: {message}{given}", f"correct it in {where}")
+
+
+def _unknown_variables(environment: Mapping[str, str]) -> Iterable[SettingsError]:
+    known = [f"{PREFIX}{name}".upper() for name in Settings.model_fields]
+    for name, field in Settings.model_fields.items():
+        if (model := _model_in(field.annotation)) and issubclass(model, Section) and isinstance(field.annotation, type):
+            known += [f"{PREFIX}{name}__{key}".upper() for key in model.model_fields]
+    for variable in sorted(environment):
+        upper = variable.upper()
+        if (
+            not upper.startswith(PREFIX)
+            or upper in OTHER_VARIABLES
+            or upper in known
+            or upper.startswith(f"{PREFIX}DICOM__TLS__")
+        ):
+            continue
+        yield SettingsError(f"unknown variable {variable}", f"the nearest one is {nearest(upper, known)}: correct or unset it")
+
+
+def _contradictions(settings: Settings, where: str) -> Iterable[SettingsError]:
+    """What no single key shows: names that are used twice or that name nothing."""
+    for table in ("peers", "destinations", "routes"):
+        counts = Counter(one.name for one in getattr(settings, table))
+        for name in (name for name, count in counts.items() if count > 1):
+            yield SettingsError(f"two {table} are called {name!r}", f"give each its own name in {where}")
+    for destination in settings.destinations:
+        yield from _destination_problems(destination, [peer.name for peer in settings.peers], where)
+    for route in settings.routes:
+        yield from _route_problems(route, [destination.name for destination in settings.destinations], where)
+
+
+def _names_nothing(what: str, kind: str, name: str, known: list[str], where: str) -> SettingsError:
+    remedy = f"the nearest one is {nearest(name, known)!r}: correct it" if known else f"add a [[{kind}s]] table with this name"
+    return SettingsError(f"{what} names {kind} {name!r}, which does not exist", f"{remedy} in {where}")
+
+
+def _destination_problems(destination: DestinationSettings, peers: list[str], where: str) -> Iterable[SettingsError]:
+    what = f"destination {destination.name!r}"
+    needed = {"dicom": "peer", "folder": "path", "stow": "url", "fhir": "url"}[destination.kind]
+    for key in ("peer", "path", "url"):
+        given = getattr(destination, key) is not None
+        if key == needed and not given:
+            yield SettingsError(f"{what} of kind {destination.kind!r} has no {key}", f"add {key} = … in {where}")
+        if key != needed and given:
+            yield SettingsError(
+                f"{what} of kind {destination.kind!r} has a {key}", f"remove {key}, or change the kind, in {where}"
+            )
+    if destination.kind == "dicom" and destination.peer is not None and destination.peer not in peers:
+        yield _names_nothing(what, "peer", destination.peer, peers, where)
+    if destination.kind == "folder" and destination.proof != "status":
+        yield SettingsError(
+            f"{what} of kind 'folder' cannot give proof {destination.proof!r}", f'set proof = "status" in {where}'
+        )
+
+
+def _route_problems(route: RouteSettings, destinations: list[str], where: str) -> Iterable[SettingsError]:
+    what = f"route {route.name!r}"
+    for name in route.send_to:
+        if name not in destinations:
+            yield _names_nothing(what, "destination", name, destinations, where)
+    for keyword in route.match:
+        if keyword not in MATCH_KEYWORDS:
+            yield SettingsError(
+                f"{what} matches {keyword!r}, which is no indexed DICOM keyword",
+                f"the nearest one is {nearest(keyword, MATCH_KEYWORDS)}: correct it in {where}",
+            )
+    if route.max_wait_s < route.quiet_s:
+        yield SettingsError(f"{what} has max_wait_s below quiet_s", f"raise max_wait_s to {route.quiet_s:g} or more in {where}")
