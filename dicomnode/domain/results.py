@@ -6,6 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
+from dicomnode.domain.findings import ModelIdentity
+
 
 class ResultKind(StrEnum):
     """Kinds of result objects; the order of members is the order of sending."""
@@ -62,3 +64,6 @@ class ResultRequest:
     predecessor: Predecessor | None = None
     demonstration: bool = True
     extra: Mapping[str, str] = field(default_factory=dict)
+    model: ModelIdentity | None = None  # who refused: a Refusal carries no model of its own
+    sr_for_viewer: bool = True  # outlines in the form that OHIF draws
+    keep_empty_frames: bool = False
