@@ -1,0 +1,1 @@
+"""Real peers for tests: Orthanc, DCMTK's tools, and a whole node of ours as a subprocess. Loopback only, free ports."""
