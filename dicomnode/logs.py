@@ -1,8 +1,8 @@
 """Operational logs: events with fields from an allow-list, on stderr, free of patient data and UIDs.
 
 Enters: structlog events of our own rooms, records of other libraries' loggers, Python warnings, uncaught exceptions. Leaves:
-one line each, key=value or JSON. Promises: a field that the table below does not name, or whose value does not look as it says, is
-dropped; of foreign messages only logger, level and place remain, of exceptions only class and place, because their texts may
+one line each, key=value or JSON. Promises: a field that the table below does not name, or whose value does not look as it says,
+is dropped; of foreign messages only logger, level and place remain, of exceptions only class and place, because their texts may
 quote what a patient's header holds. Who did what to which study is the audit trail's business, a separate sink.
 """
 
@@ -189,13 +189,20 @@ def take_over_libraries() -> None:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
-    warnings.showwarning = _warning  # type: ignore[assignment] - the two optional arguments are never used
+    warnings.showwarning = _warning
 
 
 _warnings_said = _Repeats()
 
 
-def _warning(_message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+def _warning(
+    message: Warning | str,  # noqa: ARG001 - texts are never logged
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,  # noqa: ARG001
+    line: str | None = None,  # noqa: ARG001
+) -> None:
     if (suppressed := _warnings_said.suppressed((filename, lineno))) is not None:
         fields = {"suppressed": suppressed} if suppressed else {}
         where = f"{Path(filename).name}:{lineno}"
