@@ -1,0 +1,49 @@
+"""Rows: what was received, what is complete, what is queued, what was sent, and the audit of every change of state.
+
+Enters: `Received`, routing's judgements, workers' and deliverers' outcomes, an operator's hand. Leaves: claimed jobs and
+deliveries, evidence for routing, the answers of `status`, `studies` and `explain`.
+Promises: each method is one short transaction, committed on return; a state changes only by the tables of `domain.states`,
+fenced, with an audit row; a late worker changes nothing (StaleUpdate). Knows nothing of bytes or network.
+"""
+
+from dicomnode.registry.records import (
+    MAX_JOB_ATTEMPTS,
+    MAX_JOB_CRASHES,
+    MAX_JOB_STARTS,
+    AssociationEvidence,
+    ClaimedDelivery,
+    ClaimedJob,
+    ConflictKind,
+    InstanceKeys,
+    JobSummary,
+    KnownInstance,
+    PlannedJob,
+    SeriesCompletion,
+    SeriesEvidence,
+    SeriesVerdict,
+    StudyEvidence,
+    StudyJudgement,
+    Transition,
+)
+from dicomnode.registry.registry import Registry
+
+__all__ = [
+    "MAX_JOB_ATTEMPTS",
+    "MAX_JOB_CRASHES",
+    "MAX_JOB_STARTS",
+    "AssociationEvidence",
+    "ClaimedDelivery",
+    "ClaimedJob",
+    "ConflictKind",
+    "InstanceKeys",
+    "JobSummary",
+    "KnownInstance",
+    "PlannedJob",
+    "Registry",
+    "SeriesCompletion",
+    "SeriesEvidence",
+    "SeriesVerdict",
+    "StudyEvidence",
+    "StudyJudgement",
+    "Transition",
+]
