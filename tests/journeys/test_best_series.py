@@ -2,16 +2,14 @@
 
 from pathlib import Path
 
-from tests.journeys.conftest import Hospital
-from tests.journeys.test_real_chest_ct import send, wait_for_end
+import pydicom
 
 from dicomnode.phantom import PatientText, small_thorax, write_coronal_reformat, write_localizer, write_study
+from tests.journeys.hospital import Hospital, send, wait_for_end
 
 
 def write_scanner_study(folder: Path) -> tuple[str, dict[str, str]]:
     """Four series of one phantom; the study's UID and the series' UIDs by name."""
-    import pydicom
-
     phantom = small_thorax(3)
     patient = PatientText()
     soft = write_study(

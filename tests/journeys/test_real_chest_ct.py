@@ -1,66 +1,12 @@
 """The main job on real data: DCMTK's dcmsend → node → Orthanc, without a human step."""
 
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import pydicom
 import pytest
-from tests.journeys.conftest import Hospital, dciodvfy_errors
-from tests.peers.dcmtk import dcmsend
-from tests.peers.waiting import wait_until
 
-OUR_CLASSES = {
-    "SEG": "1.2.840.10008.5.1.4.1.1.66.4",
-    "SR": "1.2.840.10008.5.1.4.1.1.88.34",
-    "SC": "1.2.840.10008.5.1.4.1.1.7",
-}
-
-
-def send(hospital: Hospital, *paths: Path) -> None:
-    done = dcmsend(hospital.node.port, *paths, calling="CT_SCANNER", called=hospital.node.ae_title)
-    assert done.ok, done.output[-2000:]
-
-
-def study_uid_of(path: Path) -> str:
-    return str(pydicom.dcmread(path, stop_before_pixels=True).StudyInstanceUID)
-
-
-def wait_for_end(hospital: Hospital, study_uid: str, timeout_s: float = 240) -> dict[str, Any]:
-    """The explanation of a study once no job of it is open and all its deliveries have been proved."""
-    latest: dict[str, Any] = {}
-
-    def ended() -> bool:
-        latest.clear()
-        latest.update(hospital.node.explain(study_uid))
-        series = latest["series"]
-        jobs = [job for one in series for job in one["jobs"]]
-        deliveries = [delivery for one in series for delivery in one["deliveries"]]
-        return (
-            bool(series)
-            and all(one["state"] == "complete" for one in series)
-            and all(job["state"] not in {"queued", "running"} for job in jobs)
-            and all(delivery["state"] == "confirmed" for delivery in deliveries)
-        )
-
-    try:
-        wait_until(ended, timeout_s=timeout_s, every_s=1.0, what="the study to end")
-    except TimeoutError as error:
-        raise TimeoutError(f"{error}: {latest.get('paragraph')}\n{hospital.node.output()[-3000:]}") from None
-    return latest
-
-
-def results_in_pacs(hospital: Hospital, study_uid: str, folder: Path) -> dict[str, list[pydicom.Dataset]]:
-    """Downloaded datasets of a study in the PACS by modality: SEG, SR, and SC (Modality of a secondary capture: OT or the source's)."""
-    found = defaultdict(list)
-    folder.mkdir(parents=True, exist_ok=True)
-    kinds = {uid: kind for kind, uid in OUR_CLASSES.items()}
-    for instance in hospital.pacs.instances():
-        if instance.study_instance_uid == study_uid:
-            path = folder / f"{instance.sop_instance_uid}.dcm"
-            path.write_bytes(hospital.pacs.download(instance))
-            found[kinds.get(instance.sop_class_uid, instance.sop_class_uid)].append(pydicom.dcmread(path))
-    return dict(found)
+from tests.journeys.hospital import Hospital, dciodvfy_errors, results_in_pacs, send, study_uid_of, wait_for_end
 
 
 @pytest.fixture(scope="module")
