@@ -140,6 +140,7 @@ class RefusalCode(StrEnum):
     OUT_OF_DISTRIBUTION = "out_of_distribution"
     NO_ELIGIBLE_SERIES = "no_eligible_series"
     WRONG_MODALITY = "wrong_modality"
+    PROCESSING_FAILED = "processing_failed"  # nothing wrong with the input: the node's last attempt failed
 
 
 @dataclass(frozen=True, slots=True)
