@@ -1,0 +1,81 @@
+"""One series through one pipeline, with times: the part that the worker and `dicomnode infer` share."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from dicomnode import imaging
+from dicomnode.domain.findings import Findings
+from dicomnode.domain.imaging import Image2D, Refusal, SeriesRef, Volume
+from dicomnode.domain.results import ResultObject, ResultRequest
+
+if TYPE_CHECKING:
+    from dicomnode.engines import Pipeline
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """What came of it. `image` is None where no volume or image could be made; then `outcome` is imaging's refusal."""
+
+    image: Volume | Image2D | None
+    outcome: Findings | Refusal
+    timings_s: Mapping[str, float] = field(default_factory=dict)
+
+
+def analyse(series: SeriesRef, pipeline: Callable[[], "Pipeline"], *, speed: Literal["exact", "fast"]) -> Analysis:
+    """Load, check, infer. The pipeline is asked for only when there is an image for it. Raises PipelineError."""
+    began = time.monotonic()
+    image = imaging.load(series)
+    timings = {"decode": time.monotonic() - began}
+    if isinstance(image, Refusal):
+        return Analysis(None, image, timings)
+    outcome = pipeline().run(image, speed=speed)
+    if isinstance(outcome, Findings):
+        timings |= outcome.timings_s
+    return Analysis(image, outcome, timings)
+
+
+def build_results(
+    analysis: Analysis, sources: Sequence[Path], request: ResultRequest, folder: Path
+) -> tuple[tuple[ResultObject, ...], float]:
+    """The objects in `folder`, checked against their sources, and the seconds that took. Raises ResultCheckFailed."""
+    from dicomnode import results
+
+    began = time.monotonic()
+    objects = results.build(analysis.outcome, analysis.image, sources, request, folder)
+    results.verify(objects, analysis.outcome, analysis.image, sources)
+    return objects, time.monotonic() - began
+
+
+def relative_to(objects: Sequence[ResultObject], root: Path) -> tuple[ResultObject, ...]:
+    """The objects with paths that count from the store's root."""
+    return tuple(replace(one, path=one.path.relative_to(root)) for one in objects)
+
+
+def findings_summary(outcome: Findings | Refusal) -> dict[str, object]:
+    """What `explain` and `infer` show of findings (DESIGN section 8); a refusal has none."""
+    if isinstance(outcome, Refusal):
+        return {"segments": [], "lesions": [], "classifications": []}
+    segments = [segment for label_map in outcome.label_maps for segment in label_map.segments]
+    return {
+        "segments": [{"label": one.label, "volume_ml": one.volume_ml, "voxels": one.voxels} for one in segments],
+        "lesions": [
+            {
+                "label": one.label,
+                "tracking_id": one.tracking_id,
+                "center_mm": list(one.center_mm),
+                "volume_ml": one.volume_ml,
+                "long_axis_mm": one.long_axis_mm,
+                "short_axis_mm": one.short_axis_mm,
+                "probability": one.probability,
+            }
+            for one in outcome.lesions
+        ],
+        "classifications": [
+            {"name": one.name, "value": one.value, "probability": one.probability, "threshold": one.threshold}
+            for one in outcome.classifications
+        ],
+        "warnings": list(outcome.warnings),
+    }

@@ -1,0 +1,247 @@
+"""The node in the foreground: starts every role as a process, watches them, starts crashed ones again, ends all of them.
+
+Signals: SIGTERM and SIGINT drain and end, SIGHUP reads the settings again and restarts the roles in order. Everything happens in
+one thread; signals are blocked and waited for, so none gets lost between two looks.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import structlog
+
+from dicomnode.domain.clock import utc_now
+from dicomnode.domain.errors import DicomNodeError, ExitCode
+from dicomnode.registry import Registry
+from dicomnode.roles import wiring
+from dicomnode.roles.lifeline import READY
+from dicomnode.roles.notify import notify, watchdog_interval_s
+from dicomnode.roles.state_files import RoleStatus, write_state
+from dicomnode.settings import Settings, read_settings
+
+LOOK_EVERY_S = 0.2
+FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 30.0
+HEALTHY_AFTER_S = 60.0  # a role that ran this long starts with the shortest backoff again
+SILENT_FOR_S = 300.0  # a role that says nothing for this long hangs and is killed
+STOP_MARGIN_S = 10.0  # beyond work.drain_s, until a role that does not stop is killed
+
+# glibc maps and unmaps every array of a megabyte otherwise; threaded numpy then takes twice as long (measured).
+MALLOC = {
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+    "MALLOC_TOP_PAD_": str(2**26),
+}
+
+_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD})
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Child:
+    """One role and its process, if it has one now."""
+
+    role: str
+    process: subprocess.Popen[bytes] | None = None
+    pipe: int = -1
+    state: str = "starting"
+    started: str = ""
+    started_at: float = 0.0  # monotonic, as are all times below
+    last_word_at: float = 0.0
+    start_again_at: float = 0.0
+    restarts: int = 0
+    failures_in_a_row: int = 0
+    ever_ready: bool = False
+
+
+class Supervisor:
+    """Runs `roles` until told to stop. `run` gives the exit code."""
+
+    def __init__(self, settings: Settings, registry: Registry, roles: Sequence[str]) -> None:
+        self._settings, self._registry = settings, registry
+        self._run_folder = wiring.run_folder(settings)
+        self._children = [Child(role) for role in roles]
+        self._stopping_since: float | None = None
+        self._exit_code = ExitCode.DONE
+        self._killed_while_stopping = False
+        self._announced = False
+        self._watchdog_s = watchdog_interval_s()
+        self._watchdog_fed_at = 0.0
+
+    def run(self) -> ExitCode:
+        """Until SIGTERM or SIGINT, or until a role cannot start at all."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        for child in self._children:
+            self._start(child)
+        while not self._all_ended():
+            self._handle(signal.sigtimedwait(_SIGNALS, LOOK_EVERY_S))
+            for child in self._children:
+                self._listen(child)
+                self._look_after(child)
+            self._announce()
+        if not self._killed_while_stopping and self._exit_code is ExitCode.DONE:
+            self._registry.mark_clean_stop()
+        return self._exit_code
+
+    # --- signals
+
+    def _handle(self, received: signal.struct_siginfo | None) -> None:
+        if received is None or received.si_signo == signal.SIGCHLD:
+            return
+        if received.si_signo == signal.SIGHUP:
+            self._reload()
+        else:
+            self._stop(ExitCode.DONE)
+
+    def _reload(self) -> None:
+        settings, problems = read_settings(self._settings.source)
+        if settings is not None:
+            problems = (*problems, *wiring.not_built(settings))
+        if settings is None or problems:
+            print(f"error: settings were not reloaded: {problems[0]}", file=sys.stderr, flush=True)  # noqa: T201
+            return
+        if settings.data_dir != self._settings.data_dir or settings.database_url != self._settings.database_url:
+            problem = "node.data_dir or database.url changed — restart the node for that"
+            print(f"error: settings were not reloaded: {problem}", file=sys.stderr, flush=True)  # noqa: T201
+            return
+        _log.info("settings reloaded")
+        notify("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+        self._settings, self._announced = settings, False
+        for child in self._children:
+            if child.process is not None:
+                child.state, child.last_word_at = "restarting", time.monotonic()
+                child.process.terminate()
+
+    def _stop(self, exit_code: ExitCode) -> None:
+        if self._stopping_since is not None:
+            return
+        self._stopping_since, self._exit_code = time.monotonic(), exit_code
+        notify("STOPPING=1")
+        for child in self._children:
+            if child.process is not None:
+                child.state = "stopping"
+                child.process.terminate()
+                self._write(child)
+            else:
+                child.state = "stopped"
+
+    # --- children
+
+    def _start(self, child: Child) -> None:
+        reading, writing = os.pipe()
+        os.set_blocking(reading, False)
+        os.set_blocking(writing, False)
+        environment = {**os.environ, **MALLOC} if child.role == "work" else None
+        command = [
+            sys.executable,
+            "-m",
+            "dicomnode.roles",
+            child.role,
+            "--supervisor",
+            str(os.getpid()),
+            "--pipe",
+            str(writing),
+        ]
+        if self._settings.source is not None:
+            command += ["--config", str(self._settings.source)]
+        child.process = subprocess.Popen(command, pass_fds=(writing,), stdin=subprocess.DEVNULL, env=environment)
+        os.close(writing)
+        child.pipe, child.state = reading, "starting"
+        child.started, child.started_at = utc_now().isoformat(timespec="seconds"), time.monotonic()
+        child.last_word_at = child.started_at
+        self._write(child)
+
+    def _listen(self, child: Child) -> None:
+        if child.process is None:
+            return
+        with suppress(BlockingIOError):
+            while words := os.read(child.pipe, 4096):
+                child.last_word_at = time.monotonic()
+                if READY in words and child.state == "starting":
+                    child.state, child.ever_ready = "ready", True
+                    _log.info("role ready", task=child.role, pid=child.process.pid)
+                    self._write(child)
+
+    def _look_after(self, child: Child) -> None:
+        now = time.monotonic()
+        if child.process is None:
+            if self._stopping_since is None and now >= child.start_again_at:
+                self._start(child)
+            return
+        if child.process.poll() is not None:
+            self._bury(child, child.process)
+            return
+        limit_s = self._settings.work.drain_s + STOP_MARGIN_S
+        told_at = self._stopping_since if self._stopping_since is not None else child.last_word_at
+        told_to_stop = self._stopping_since is not None or child.state == "restarting"
+        if now - (told_at if told_to_stop else child.last_word_at) > (limit_s if told_to_stop else SILENT_FOR_S):
+            _log.error("role does not answer and is killed", task=child.role, pid=child.process.pid)
+            self._killed_while_stopping |= self._stopping_since is not None
+            child.process.kill()
+
+    def _bury(self, child: Child, process: subprocess.Popen[bytes]) -> None:
+        """A role ended: in order, by a crash, or because it cannot run at all."""
+        os.close(child.pipe)
+        code, child.process = process.returncode, None
+        asked_to_end = self._stopping_since is not None or child.state == "restarting"
+        if self._stopping_since is not None:
+            child.state = "stopped"
+            self._killed_while_stopping |= code != 0
+        elif not child.ever_ready and code in (ExitCode.USAGE, ExitCode.UNREACHABLE) and child.restarts == 0:
+            child.state = "stopped"  # the role said itself why it cannot start
+            self._stop(ExitCode(code))
+        else:
+            self._plan_restart(child, code, asked=asked_to_end)
+        if code < 0 and not asked_to_end:
+            self._worker_died(process.pid)
+        self._write(child)
+
+    def _plan_restart(self, child: Child, code: int, *, asked: bool) -> None:
+        now = time.monotonic()
+        healthy = asked or now - child.started_at > HEALTHY_AFTER_S
+        child.failures_in_a_row = 0 if healthy else child.failures_in_a_row + 1
+        wait_s = 0.0 if asked else min(FIRST_BACKOFF_S * 2**child.failures_in_a_row, LONGEST_BACKOFF_S)
+        child.state, child.start_again_at = "restarting", now + wait_s
+        if not asked:
+            child.restarts += 1
+            how = {"signal": signal.Signals(-code).name} if code < 0 else {"exit_code": code}
+            _log.error("role ended by itself and is started again", task=child.role, backoff_s=wait_s, **how)
+
+    def _worker_died(self, pid: int) -> None:
+        """A death by signal counts against the job that was running then; the worker's name is its machine and pid."""
+        try:
+            self._registry.worker_died(wiring.worker_name(pid))
+        except DicomNodeError as error:  # the lease runs out by itself
+            _log.error("the death of a worker could not be noted", exc_info=error)
+
+    # --- telling others
+
+    def _all_ended(self) -> bool:
+        return self._stopping_since is not None and all(child.process is None for child in self._children)
+
+    def _announce(self) -> None:
+        ready = all(child.state == "ready" for child in self._children)
+        if ready and not self._announced:
+            self._announced = True
+            _log.info("node ready", port=self._settings.dicom.port)
+            notify("READY=1", "STATUS=ready")
+        now = time.monotonic()
+        # A role that hangs is killed above and one that crashes is started again; what remains to watch is this loop itself.
+        if self._watchdog_s is not None and now - self._watchdog_fed_at >= min(self._watchdog_s, 10.0):
+            self._watchdog_fed_at = now
+            notify("WATCHDOG=1")
+
+    def _write(self, child: Child) -> None:
+        status = RoleStatus(
+            name=child.role,
+            pid=child.process.pid if child.process else None,
+            state=child.state,
+            started=child.started,
+            restarts=child.restarts,
+            supervisor_pid=os.getpid(),
+        )
+        write_state(self._run_folder, status)

@@ -1,0 +1,108 @@
+"""The only clock of the node: completeness and routing, lost leases, leftovers, each on its own interval."""
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC
+
+import structlog
+from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED, JobEvent
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from dicomnode import routing
+from dicomnode.domain.clock import utc_now
+from dicomnode.domain.errors import StorageError
+from dicomnode.domain.routes import Route
+from dicomnode.registry import Registry
+from dicomnode.roles import leftovers, wiring
+from dicomnode.roles.lifeline import Lifeline
+from dicomnode.settings import Settings
+from dicomnode.storage import Store
+
+LEASES_EVERY_S = 10.0
+LEFTOVERS_EVERY_S = 3600.0
+LATE_AFTER_S = 60.0  # no sweep for this long beyond its interval: the scheduler's clock is lost
+
+_log = structlog.get_logger()
+
+
+class Sweeper:
+    """What is done on a clock. Each method is idempotent and can be called at any time."""
+
+    def __init__(
+        self, registry: Registry, store: Store, routes: tuple[Route, ...], facts: Mapping[str, routing.PipelineFacts]
+    ) -> None:
+        self._registry, self._store, self._routes, self._facts = registry, store, routes, facts
+        self.last_sweep_at = time.monotonic()
+
+    def completeness(self) -> None:
+        """Which series are complete, which route takes them: jobs."""
+        report = routing.sweep(self._registry, self._routes, utc_now(), pipelines=self._facts)
+        self.last_sweep_at = time.monotonic()
+        for key in report.series_completed:
+            _log.info("series complete", series=key, how="forced" if key in report.series_forced else "quiet")
+        for key in report.jobs_created:
+            _log.info("job queued", job=key)
+
+    def leases(self) -> None:
+        """Jobs and deliveries of workers that are gone go back to their queue."""
+        if rescued := self._registry.requeue_lost(utc_now()):
+            _log.warning("leases ran out", count=rescued)
+
+    def leftovers(self) -> None:
+        """Files that no row names and nobody works on any more."""
+        if removed := leftovers.sweep_spool(self._store, self._registry):
+            _log.info("leftovers removed", count=removed)
+
+
+def schedule(tasks: Mapping[str, tuple[Callable[[], None], float]]) -> BackgroundScheduler:
+    """A scheduler of `name: (task, interval in seconds)`. Late runs are merged into one, never dropped; none overlaps itself."""
+    scheduler = BackgroundScheduler(
+        timezone=UTC, job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1}
+    )
+    for name, (task, seconds) in tasks.items():
+        scheduler.add_job(task, "interval", seconds=seconds, id=name, next_run_time=utc_now())
+    counts = dict.fromkeys(tasks, 0)
+
+    def noticed(event: JobEvent) -> None:
+        counts[event.job_id] += 1
+        error = getattr(event, "exception", None)
+        _log.warning("sweep missed or failed", task=event.job_id, count=counts[event.job_id], exc_info=error)
+
+    scheduler.add_listener(noticed, EVENT_JOB_MISSED | EVENT_JOB_ERROR | EVENT_JOB_MAX_INSTANCES)
+    return scheduler
+
+
+def pipeline_facts(settings: Settings) -> dict[str, routing.PipelineFacts]:
+    """What routing must know of each pipeline; no model is loaded for that."""
+    from dicomnode import engines
+    from dicomnode.engines.sidecar import read_sidecar
+
+    facts = {}
+    for info in engines.find_pipelines(settings.pipeline_folders):
+        needs = read_sidecar(info.folder).input
+        facts[info.name] = routing.PipelineFacts(info.name, modality=info.modality, min_slices=needs.min_slices)
+    return facts
+
+
+def main(settings: Settings, lifeline: Lifeline) -> None:
+    """The process."""
+    registry = wiring.open_registry(settings)
+    sweeper = Sweeper(registry, wiring.open_store(settings), wiring.routes(settings), pipeline_facts(settings))
+    scheduler = schedule(
+        {
+            "completeness": (sweeper.completeness, settings.sweep.interval_s),
+            "leases": (sweeper.leases, LEASES_EVERY_S),
+            "leftovers": (sweeper.leftovers, LEFTOVERS_EVERY_S),
+        }
+    )
+    scheduler.start()
+    lifeline.ready()
+    try:
+        while not lifeline.stop.wait(1.0):
+            # A wall clock that is set back stops the scheduler until it has caught up; a restart of this role does not wait.
+            if time.monotonic() - sweeper.last_sweep_at > settings.sweep.interval_s + LATE_AFTER_S:
+                raise StorageError("no sweep ran for a minute", "look at the machine's clock and at the database")
+            lifeline.alive()
+    finally:
+        scheduler.shutdown(wait=True)
+        registry.close()

@@ -1,0 +1,115 @@
+"""From settings to domain objects and to the parts that need them. Nothing here opens a connection by itself."""
+
+import os
+import socket
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal, cast
+
+from dicomnode.domain.errors import SettingsError
+from dicomnode.domain.routes import Destination, DestinationProfile, Peer, Route
+from dicomnode.registry import Registry
+from dicomnode.settings import DestinationSettings, RouteSettings, Settings
+from dicomnode.storage import Store
+
+PROFILES: Mapping[str, DestinationProfile] = {
+    profile.name: profile
+    for profile in (
+        DestinationProfile("ohif", ("SEG", "SR", "SC"), sr_for_viewer=True),
+        DestinationProfile("archive", ("SEG", "SR", "SC"), sr_for_viewer=False),
+        DestinationProfile("sc-only", ("SC",), sr_for_viewer=False),
+    )
+}
+
+
+def make_folders(settings: Settings) -> None:
+    """The data folder and what the node itself keeps in it. Raises SettingsError where it may not write."""
+    for folder in (settings.data_dir, run_folder(settings)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+        except OSError as error:
+            raise SettingsError(
+                f"folder {folder} cannot be made: {error.strerror}", "set node.data_dir to a folder that this user may write"
+            ) from None
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise SettingsError(f"folder {folder} is not writable", "set node.data_dir to a folder that this user may write")
+
+
+def run_folder(settings: Settings) -> Path:
+    """Where roles say how they are."""
+    return settings.data_dir / "run"
+
+
+def open_store(settings: Settings) -> Store:
+    """The bytes."""
+    return Store(settings.data_dir, reserve_bytes=settings.storage.reserve_mb * 1024 * 1024)
+
+
+def open_registry(settings: Settings) -> Registry:
+    """The rows."""
+    return Registry(settings.database_url)
+
+
+def worker_name(pid: int | None = None) -> str:
+    """Who holds a lease: this machine and process."""
+    return f"{socket.gethostname()}:{pid or os.getpid()}"
+
+
+def peers(settings: Settings) -> dict[str, Peer]:
+    """Peers by name."""
+    return {one.name: Peer(one.name, one.ae_title, one.host, one.port, frozenset(map(str, one.may))) for one in settings.peers}
+
+
+def destinations(settings: Settings) -> tuple[Destination, ...]:
+    """Destinations of the kinds that exist; `not_built` names the others."""
+    by_name = peers(settings)
+    return tuple(_destination(one, by_name, settings) for one in settings.destinations if one.kind in {"dicom", "folder"})
+
+
+def _destination(one: DestinationSettings, by_name: Mapping[str, Peer], settings: Settings) -> Destination:
+    return Destination(
+        name=one.name,
+        kind=cast('Literal["dicom", "folder"]', one.kind),
+        profile=PROFILES[one.profile],
+        proof=one.proof,
+        accept_demonstration=one.accept_demonstration,
+        peer=by_name[one.peer] if one.peer is not None else None,
+        path=settings.absolute(one.path) if one.path is not None else None,
+    )
+
+
+def routes(settings: Settings) -> tuple[Route, ...]:
+    """Routes in the order of the settings file."""
+    return tuple(map(_route, settings.routes))
+
+
+def _route(one: RouteSettings) -> Route:
+    return Route(
+        name=one.name,
+        match=one.match,
+        pipeline=one.pipeline,
+        speed=one.speed,
+        select=one.select,
+        send_to=one.send_to,
+        results=tuple(one.results),
+        quiet_s=one.quiet_s,
+        max_wait_s=one.max_wait_s,
+        send_not_run=one.send_not_run,
+        called_ae=one.match.get("CalledAETitle", ()),
+    )
+
+
+def not_built(settings: Settings) -> Iterable[SettingsError]:
+    """Settings that are understood but whose part does not exist yet: starting all the same would break what they promise."""
+    for one in settings.destinations:
+        if one.kind in {"stow", "fhir"}:
+            yield SettingsError(
+                f"destination {one.name!r} is of kind {one.kind!r}, which is not built yet",
+                'use kind = "dicom" or kind = "folder", or remove the destination',
+            )
+    if settings.dicom.tls is not None:
+        yield SettingsError(
+            "dicom.tls is set, and TLS is not built yet", "remove it and keep the listener on loopback or behind a TLS proxy"
+        )
+    if not settings.database_url.startswith("sqlite"):
+        yield SettingsError("database.url names a server, which is not built yet", "use sqlite:////path/to/dicomnode.db")

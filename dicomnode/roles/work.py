@@ -1,0 +1,285 @@
+"""The worker: claims jobs, makes findings of images and result objects of findings. The only role that loads torch."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from dicomnode import imaging, logs
+from dicomnode.domain.errors import DicomNodeError, PipelineError, ResourceExhausted, ResultCheckFailed, StaleUpdate
+from dicomnode.domain.findings import Findings, ModelIdentity
+from dicomnode.domain.imaging import Refusal, RefusalCode, SeriesRef
+from dicomnode.domain.results import ResultKind, ResultObject, ResultRequest
+from dicomnode.domain.routes import Destination, Route
+from dicomnode.domain.states import JobEvent
+from dicomnode.registry import ClaimedJob, Registry
+from dicomnode.roles import wiring
+from dicomnode.roles.analysis import Analysis, analyse, build_results, findings_summary, relative_to
+from dicomnode.roles.leases import HeldLease
+from dicomnode.roles.lifeline import Lifeline
+from dicomnode.settings import Settings
+from dicomnode.storage import Store
+
+if TYPE_CHECKING:
+    from dicomnode.engines import Pipeline, PipelineInfo
+
+IDLE_S = 0.5
+DATABASE_AWAY_S = 5.0
+FIRST_RETRY_S = 10.0
+
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Ending:
+    """How an attempt ends, for `Registry.finish_job`."""
+
+    event: JobEvent
+    reason_code: str = ""
+    reason: str = ""
+    findings_summary: Mapping[str, object] | None = None
+    results: tuple[ResultObject, ...] = ()
+    timings_s: Mapping[str, float] = field(default_factory=dict)
+    retry_after_s: float | None = None
+
+
+class Worker:
+    """Runs jobs one after the other. One process, one device."""
+
+    def __init__(self, settings: Settings, registry: Registry, store: Store, lifeline: Lifeline) -> None:
+        self._settings, self._registry, self._store, self._lifeline = settings, registry, store, lifeline
+        self._name = wiring.worker_name()
+        self._routes = {route.name: route for route in wiring.routes(settings)}
+        self._destinations = {one.name: one for one in wiring.destinations(settings)}
+        self._pipelines: dict[str, Pipeline] = {}
+
+    def warm_up(self) -> None:
+        """Load what the first job would otherwise wait for: decoders, result building, the routes' models."""
+        from dicomnode import engines, results
+
+        _ = engines, results
+        imaging.install_decoders()
+        for name in sorted({route.pipeline for route in self._routes.values()}):
+            try:
+                self.pipeline(name)
+            except DicomNodeError as error:  # its jobs will say so; the others go on
+                _log.error("pipeline cannot be loaded", pipeline=name, exc_info=error)
+        logs.take_over_libraries()  # MONAI and ignite bring handlers of their own
+
+    def loop(self) -> None:
+        """Until told to stop."""
+        while not self._lifeline.stop.is_set():
+            self._lifeline.alive()
+            try:
+                job = self._registry.claim_job(self._name, self._settings.work.lease_s)
+            except DicomNodeError as error:
+                _log.error("no job could be claimed", exc_info=error)
+                self._lifeline.stop.wait(DATABASE_AWAY_S)
+                continue
+            if job is None:
+                self._lifeline.stop.wait(IDLE_S)
+            else:
+                self.attempt(job)
+
+    def attempt(self, job: ClaimedJob) -> None:
+        """One attempt at one job, its lease held, every ending written down."""
+        limits = self._settings.work
+        _log.info("job started", job=job.key, study=job.study_key, pipeline=job.pipeline, attempt=job.attempt)
+        try:
+            with HeldLease(self._registry, job, self._lifeline, job_timeout_s=limits.job_timeout_s, drain_s=limits.drain_s):
+                try:
+                    ending = self.run(job)
+                except Exception as error:  # noqa: BLE001 - the boundary of a job: it must never take the worker with it
+                    ending = self._failed(job, error)
+                self._finish(job, ending)
+        except StaleUpdate:
+            _log.warning("result dropped: the job belongs to somebody else now", job=job.key)
+        except DicomNodeError as error:  # the lease runs out and the job is tried again
+            _log.error("the end of a job could not be written", job=job.key, exc_info=error)
+
+    def run(self, job: ClaimedJob) -> Ending:
+        """Load → check → infer → build results → verify → save. The one path of every job."""
+        route = self._route(job)
+        series = self._located(job)
+        if job.refusal is not None:
+            analysis = Analysis(None, job.refusal)
+        else:
+            analysis = analyse(series, lambda: self.pipeline(job.pipeline), speed=route.speed)
+        if isinstance(analysis.outcome, Refusal):
+            return self._refused(job, route, series, analysis)
+        objects, results_s = self._saved(job, route, series, analysis)
+        return Ending(
+            JobEvent.FINISHED,
+            findings_summary=findings_summary(analysis.outcome),
+            results=objects,
+            timings_s={**analysis.timings_s, "results": results_s},
+        )
+
+    # --- the steps
+
+    def _route(self, job: ClaimedJob) -> Route:
+        if job.route not in self._routes:
+            raise PipelineError(f"route {job.route!r} is no longer in the settings", "add it again, or cancel the job")
+        return self._routes[job.route]
+
+    def _located(self, job: ClaimedJob) -> SeriesRef:
+        """The job's series with absolute paths."""
+        if job.series is None:
+            raise PipelineError("nothing of the study is left", "send the study again")
+        instances = tuple(replace(one, path=self._store.absolute(one.path)) for one in job.series.instances)
+        return replace(job.series, instances=instances)
+
+    def pipeline(self, name: str) -> "Pipeline":
+        """The loaded pipeline of this name. Raises PipelineError."""
+        if name not in self._pipelines:
+            from dicomnode import engines
+
+            info = self._info(name)
+            if info is None:
+                raise PipelineError(f"pipeline {name!r} does not exist", "dicomnode pipelines list names those that do")
+            trusted = frozenset(self._settings.pipelines.trusted)
+            self._pipelines[name] = engines.load_pipeline(
+                info.folder, device=self._settings.work.device, trusted_digests=trusted
+            )
+        return self._pipelines[name]
+
+    def _info(self, name: str) -> "PipelineInfo | None":
+        from dicomnode import engines
+
+        found = engines.find_pipelines(self._settings.pipeline_folders)
+        return next((info for info in found if info.name == name), None)
+
+    def _identity(self, name: str) -> ModelIdentity:
+        """Whose word it is, also where the model cannot be loaded; what is not known counts as a demonstration."""
+        if name in self._pipelines:
+            return self._pipelines[name].identity
+        info = self._info(name)
+        if info is None:
+            return ModelIdentity(name, "unknown", "", "", "", demonstration=True)
+        return ModelIdentity(info.name, info.version, info.digest, "", "", demonstration=info.demonstration)
+
+    def _refused(self, job: ClaimedJob, route: Route, series: SeriesRef, analysis: Analysis) -> Ending:
+        """Say "AI not run" in the PACS, unless the image shows another region: then nobody expected a result."""
+        refusal = analysis.outcome
+        assert isinstance(refusal, Refusal)  # noqa: S101 - the caller looked
+        ending = Ending(JobEvent.REFUSED, refusal.code.value, refusal.message, timings_s=dict(analysis.timings_s))
+        if route.send_not_run and refusal.code is not RefusalCode.NOT_THIS_REGION:
+            ending.results, results_s = self._saved(job, route, series, analysis)
+            ending.timings_s = {**ending.timings_s, "results": results_s}
+        return ending
+
+    def _saved(
+        self, job: ClaimedJob, route: Route, series: SeriesRef, analysis: Analysis
+    ) -> tuple[tuple[ResultObject, ...], float]:
+        """Objects built in the job's spool folder, verified and made durable; paths count from the store's root."""
+        folder = self._store.spool_dir(job.key)
+        for leftover in folder.iterdir():  # of an attempt that broke off: no row names these files
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        request = self._request(job, route, analysis)
+        objects, results_s = build_results(analysis, [one.path for one in series.instances], request, folder)
+        for one in objects:
+            self._store.seal(one.path)
+        return relative_to(objects, self._settings.data_dir), results_s
+
+    def _request(self, job: ClaimedJob, route: Route, analysis: Analysis) -> ResultRequest:
+        model = analysis.outcome.model if isinstance(analysis.outcome, Findings) else self._identity(job.pipeline)
+        wanted = [self._destinations[name].profile for name in route.send_to]
+        return ResultRequest(
+            pipeline=job.pipeline,
+            pipeline_version=model.version,
+            version=job.version,
+            content_time=job.content_time,
+            node_timezone=self._settings.timezone,
+            source_digests=job.source_digests,
+            uid_root=self._settings.node.uid_root,
+            kinds=tuple(kind for kind in ResultKind if kind.value in route.results),
+            predecessor=job.predecessor,
+            demonstration=model.demonstration,
+            model=model,
+            sr_for_viewer=any(profile.sr_for_viewer for profile in wanted) or not wanted,
+            keep_empty_frames=any(profile.keep_empty_frames for profile in wanted),
+        )
+
+    # --- the endings
+
+    def _failed(self, job: ClaimedJob, error: Exception) -> Ending:
+        """Another try for what may pass, an end for what will not; the last one is said in the PACS too."""
+        known = error if isinstance(error, DicomNodeError) else None
+        if isinstance(error, MemoryError):
+            known = ResourceExhausted("memory ran out", "give the machine more memory, or use a smaller pipeline")
+        _log.error("job attempt failed", job=job.key, attempt=job.attempt, exc_info=error)
+        reason = (
+            str(known) if known else f"an error inside the node ({type(error).__name__}, {logs.frames(error.__traceback__)})"
+        )
+        code = _code(error)
+        # An error that nobody foresaw may come from the machine's state: it is tried again like a known passing one.
+        if (known is None or known.retryable) and not job.last_attempt:
+            return Ending(JobEvent.TRY_AGAIN, code, reason, retry_after_s=FIRST_RETRY_S * 6 ** (job.attempt - 1))
+        ending = Ending(JobEvent.FAILED, code, reason)
+        try:
+            route, series = self._route(job), self._located(job)
+            if route.send_not_run:
+                refusal = Refusal(RefusalCode.PROCESSING_FAILED, reason, "look at the node's logs", ())
+                ending.results, _ = self._saved(job, route, series, Analysis(None, refusal))
+        except Exception as second:  # noqa: BLE001 - what breaks the work may break its report; the job's row still says it
+            _log.error("the notice of a failed job could not be made", job=job.key, exc_info=second)
+        return ending
+
+    def _finish(self, job: ClaimedJob, ending: Ending) -> None:
+        """State, results and deliveries in one transaction."""
+        route = self._routes.get(job.route)
+        send_to = [self._destinations[name] for name in (route.send_to if route else ())]
+        open_to, notes = self._open_to(job, send_to) if ending.results else ((), [])
+        self._registry.finish_job(
+            job,
+            ending.event,
+            reason_code=ending.reason_code,
+            reason=ending.reason,
+            findings_summary=ending.findings_summary,
+            results=ending.results,
+            destinations=[one.name for one in open_to],
+            notes=notes,
+            timings_s=ending.timings_s,
+            retry_after_s=ending.retry_after_s,
+            kinds_by_destination={one.name: one.profile.kinds for one in open_to},
+        )
+        took = {f"{name}_s": round(seconds, 3) for name, seconds in ending.timings_s.items()}
+        _log.info(
+            "job ended", job=job.key, how=ending.event.value, code=ending.reason_code, results=len(ending.results), **took
+        )
+
+    def _open_to(self, job: ClaimedJob, send_to: list[Destination]) -> tuple[tuple[Destination, ...], list[str]]:
+        """The destinations that may get this model's results, and a note on each that may not."""
+        if not self._identity(job.pipeline).demonstration:
+            return tuple(send_to), []
+        closed = [one.name for one in send_to if not one.accept_demonstration]
+        notes = [f"withheld: destination {name} does not accept demonstration models" for name in closed]
+        return tuple(one for one in send_to if one.accept_demonstration), notes
+
+
+def _code(error: Exception) -> str:
+    for kind, code in (
+        (ResultCheckFailed, "result_check_failed"),
+        (ResourceExhausted, "out_of_memory"),
+        (MemoryError, "out_of_memory"),
+        (PipelineError, "pipeline_failed"),
+        (DicomNodeError, "node_failed"),
+    ):
+        if isinstance(error, kind):
+            return code
+    return "internal_error"
+
+
+def main(settings: Settings, lifeline: Lifeline) -> None:
+    """The process."""
+    registry, store = wiring.open_registry(settings), wiring.open_store(settings)
+    worker = Worker(settings, registry, store, lifeline)
+    worker.warm_up()
+    lifeline.ready()
+    try:
+        worker.loop()
+    finally:
+        registry.close()
