@@ -1,0 +1,77 @@
+"""A DICOM peer as destination: C-STORE on one association a job, C-FIND as proof."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from dicomnode import network
+from dicomnode.delivery.destination import Answer
+from dicomnode.domain.equipment import DERIVED_SOP_CLASSES
+from dicomnode.domain.results import ResultObject
+from dicomnode.domain.routes import Peer
+from dicomnode.domain.statuses import Outcome, outcome_of_store, store_status_in_words
+
+_UNCOMPRESSED = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
+
+
+class DicomSender:
+    """Sends to one peer."""
+
+    def __init__(self, peer: Peer, our_ae_title: str) -> None:
+        self._peer = peer
+        self._our_ae_title = our_ae_title
+
+    @contextmanager
+    def connect(self, first: ResultObject) -> Iterator["_StoreAssociation"]:
+        """An association for `first` and for every class that results may have. Raises PeerUnreachable."""
+        contexts = _contexts(first)
+        with network.associate(self._peer, self._our_ae_title, contexts) as association:
+            yield _StoreAssociation(association, contexts)
+
+    def holds(self, result: ResultObject) -> bool:
+        """Whether the peer lists the instance (C-FIND, study root, IMAGE level). Raises PeerUnreachable."""
+        return network.find_instance(
+            self._peer,
+            self._our_ae_title,
+            result.study_instance_uid,
+            result.series_instance_uid,
+            result.sop_instance_uid,
+        )
+
+
+class _StoreAssociation:
+    def __init__(self, association: Any, proposed: list[tuple[str, tuple[str, ...]]]) -> None:
+        self._association = association
+        self._proposed = proposed
+
+    def takes(self, result: ResultObject) -> bool:
+        """Whether the object's class was proposed, in its transfer syntax if compressed, and the link still stands."""
+        return bool(self._association.is_established) and any(
+            sop_class == result.sop_class_uid and result.transfer_syntax_uid in syntaxes
+            for sop_class, syntaxes in self._proposed
+        )
+
+    def send(self, path: Path, result: ResultObject) -> Answer:
+        """One C-STORE. A lost link gives no status: the outcome is unknown and the same UID goes again."""
+        accepted = {str(context.abstract_syntax) for context in self._association.accepted_contexts}
+        if result.sop_class_uid not in accepted:
+            return Answer(Outcome.REJECTED, message=f"the peer takes no {result.kind.value}: presentation context refused")
+        status = network.send_file(self._association, path)
+        outcome = outcome_of_store(status)
+        message = "" if outcome is Outcome.ACCEPTED else f"C-STORE gave {store_status_in_words(status)}"
+        return Answer(outcome, status=status, message=message)
+
+
+def _contexts(first: ResultObject) -> list[tuple[str, tuple[str, ...]]]:
+    """All classes of results uncompressed; the first object's own syntax in a context of its own where it is compressed.
+
+    A peer picks one syntax of a context: offered together with uncompressed ones it could refuse what the file is in.
+    """
+    sop_classes = sorted(DERIVED_SOP_CLASSES | {first.sop_class_uid})
+    contexts: list[tuple[str, tuple[str, ...]]] = [(sop_class, _UNCOMPRESSED) for sop_class in sop_classes]
+    if first.transfer_syntax_uid not in _UNCOMPRESSED:
+        contexts.append((first.sop_class_uid, (first.transfer_syntax_uid,)))
+    return contexts

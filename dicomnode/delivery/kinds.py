@@ -1,0 +1,29 @@
+"""Which destinations can be served, and by what."""
+
+from dicomnode.delivery.destination import Sender
+from dicomnode.delivery.dicom import DicomSender
+from dicomnode.delivery.folder import FolderSender
+from dicomnode.domain.errors import SettingsError
+from dicomnode.domain.routes import Destination
+
+
+def supported(destination: Destination) -> None:
+    """Returns if results can be delivered there as set. Raises SettingsError, with what to set instead, if not."""
+    sender_for(destination, our_ae_title="")
+
+
+def sender_for(destination: Destination, our_ae_title: str) -> Sender:
+    """The sender for this kind of destination. Raises SettingsError."""
+    what = f"destination {destination.name!r}"
+    if destination.proof == "commitment":
+        remedy = 'set proof = "find" (the archive lists it) or "status" (the archive accepted it)'
+        raise SettingsError(f"{what} asks for proof by storage commitment, which this version cannot ask for", remedy)
+    if destination.kind == "dicom":
+        if destination.peer is None:
+            raise SettingsError(f"{what} of kind 'dicom' has no peer", "name one of the [[peers]]")
+        return DicomSender(destination.peer, our_ae_title)
+    if destination.kind == "folder":
+        if destination.path is None:
+            raise SettingsError(f"{what} of kind 'folder' has no path", "add path = …")
+        return FolderSender(destination.path)
+    raise SettingsError(f"{what} is of kind {destination.kind!r}, which this version cannot serve", "use dicom or folder")
