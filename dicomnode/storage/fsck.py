@@ -1,0 +1,84 @@
+"""Do files and rows agree?"""
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dicomnode.domain.errors import CorruptInstance
+from dicomnode.storage.store import INSTANCES, SPOOL, Store, digest_of_data_set, digest_of_file, is_in_flight
+
+# Only files younger than this are asked whether somebody still holds them in flight: no row takes an hour to commit.
+_IN_FLIGHT_AT_MOST_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFile:
+    """A file that a row names. `sha256`: of the data set, for files in the spool (results) of the whole file."""
+
+    path: Path
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class FsckReport:
+    """Relative paths. orphans: no row names them. missing: a row does, but no file is there. corrupt: size or digest differ."""
+
+    orphans: tuple[Path, ...] = ()
+    missing: tuple[Path, ...] = ()
+    corrupt: tuple[Path, ...] = ()
+    looked_at: int = field(default=0, compare=False)
+
+    @property
+    def ok(self) -> bool:
+        """Whether files and rows agree."""
+        return not (self.orphans or self.missing or self.corrupt)
+
+
+def _settled_files(root: Path) -> Iterator[Path]:
+    """The files below instances/ that nobody is about to commit a row for."""
+    young = time.time() - _IN_FLIGHT_AT_MOST_S
+    for folder, _, names in os.walk(root / INSTANCES):
+        for name in names:
+            path = Path(folder, name)
+            try:
+                fresh = path.stat().st_mtime > young
+            except FileNotFoundError:
+                continue
+            if not (fresh and is_in_flight(path)):
+                yield path.relative_to(root)
+
+
+def _intact(store: Store, known: KnownFile, *, verify_digests: bool) -> bool:
+    path = store.absolute(known.path)
+    if path.stat().st_size != known.size_bytes:
+        return False
+    if not verify_digests:
+        return True
+    whole = known.path.parts[:1] == (SPOOL,)
+    try:
+        return (digest_of_file(path) if whole else digest_of_data_set(path)) == known.sha256
+    except (OSError, CorruptInstance):
+        return False
+
+
+def fsck(store: Store, known: Iterable[KnownFile], *, verify_digests: bool) -> FsckReport:
+    """Compare files and rows, while the node runs.
+
+    `known` is read after the files were listed: a file in the list whose row was committed meanwhile is then known, one whose
+    row is not yet committed is locked by its writer.
+    """
+    unclaimed = set(_settled_files(store.root))
+    missing, corrupt, count = [], [], 0
+    for one in known:
+        count += 1
+        unclaimed.discard(one.path)
+        if not store.absolute(one.path).is_file():
+            missing.append(one.path)
+        elif not _intact(store, one, verify_digests=verify_digests):
+            corrupt.append(one.path)
+    # A file may have been discarded since: only what is still there is an orphan.
+    orphans = [path for path in unclaimed if store.absolute(path).is_file()]
+    return FsckReport(tuple(sorted(orphans)), tuple(missing), tuple(corrupt), count)

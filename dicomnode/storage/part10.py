@@ -1,0 +1,70 @@
+"""The part of a DICOM file that is ours to write: preamble, prefix and File Meta Information (PS3.10 7.1)."""
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from dicomnode.domain.errors import CorruptInstance
+
+_PREAMBLE = b"\0" * 128 + b"DICM"
+_GROUP_LENGTH = struct.Struct("<HH2sHI")  # (0002,0000) UL, always the first element
+_META_VERSION = struct.pack("<HH2sHI", 0x0002, 0x0001, b"OB", 0, 2) + b"\0\1"
+_LARGEST_META = 1 << 20
+
+
+def _text(element: int, vr: bytes, value: str, padding: bytes) -> bytes:
+    raw = value.encode("ascii", "replace")
+    raw += padding * (len(raw) % 2)
+    return struct.pack("<HH2sH", 0x0002, element, vr, len(raw)) + raw
+
+
+@dataclass(frozen=True, slots=True)
+class FileMeta:
+    """What the File Meta Information says (PS3.10 Table 7.1-1)."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    implementation_class_uid: str
+    implementation_version_name: str
+    source_ae_title: str = ""
+
+    def encoded(self) -> bytes:
+        """Preamble, "DICM" and group 0002 in Explicit VR Little Endian; the data set follows directly."""
+        elements = (
+            _META_VERSION
+            + _text(0x0002, b"UI", self.sop_class_uid, b"\0")
+            + _text(0x0003, b"UI", self.sop_instance_uid, b"\0")
+            + _text(0x0010, b"UI", self.transfer_syntax_uid, b"\0")
+            + _text(0x0012, b"UI", self.implementation_class_uid, b"\0")
+            + _text(0x0013, b"SH", self.implementation_version_name, b" ")
+        )
+        if self.source_ae_title:
+            elements += _text(0x0016, b"AE", self.source_ae_title, b" ")
+        return _PREAMBLE + _GROUP_LENGTH.pack(0x0002, 0x0000, b"UL", 4, len(elements)) + elements
+
+
+def read_head(file: BinaryIO) -> bytes:
+    """Preamble to the last byte of the meta information; `file` then stands at the data set. ValueError if it is none."""
+    start = file.read(len(_PREAMBLE) + _GROUP_LENGTH.size)
+    if len(start) != len(_PREAMBLE) + _GROUP_LENGTH.size or start[128:132] != b"DICM":
+        raise ValueError("no DICM prefix")
+    group, element, vr, size, length = _GROUP_LENGTH.unpack_from(start, len(_PREAMBLE))
+    if (group, element, vr, size) != (0x0002, 0x0000, b"UL", 4) or length > _LARGEST_META:
+        raise ValueError("no File Meta Information group length")
+    rest = file.read(length)
+    if len(rest) != length:
+        raise ValueError("the file ends inside its meta information")
+    return start + rest
+
+
+def data_set_offset(path: Path) -> int:
+    """Where the data set begins in a stored file, in bytes. Raises CorruptInstance if the file is damaged or gone."""
+    try:
+        with path.open("rb") as file:
+            return len(read_head(file))
+    except (OSError, ValueError) as error:
+        raise CorruptInstance(
+            f"a stored file has lost its head: {error.__class__.__name__}", "run dicomnode fsck, then send the instance again"
+        ) from None
