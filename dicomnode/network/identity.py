@@ -1,0 +1,4 @@
+"""Who we say we are in associations and file headers (PS3.7 D.3.3.2)."""
+
+IMPLEMENTATION_CLASS_UID = "2.25.253885616726618288217594610556809943687"
+IMPLEMENTATION_VERSION_NAME = "DICOMNODE_0_1"  # SH: 16 characters at most
