@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import datetime, timedelta
+from pathlib import Path
 from random import Random
 
 import structlog
@@ -16,7 +17,7 @@ from dicomnode.delivery.destination import Answer, Connection
 from dicomnode.delivery.kinds import sender_for
 from dicomnode.delivery.policy import DeliveryPolicy, backoff, decide, proof_is_overdue
 from dicomnode.domain.clock import type_clock, utc_now
-from dicomnode.domain.errors import StaleUpdate, UnreachableError
+from dicomnode.domain.errors import StaleUpdate, StorageError, UnreachableError
 from dicomnode.domain.routes import Destination
 from dicomnode.domain.states import DeliveryEvent
 from dicomnode.domain.statuses import Outcome
@@ -173,9 +174,11 @@ class _Outlet:
         return None
 
     def _may_leave(self, delivery: ClaimedDelivery) -> bool:
-        path = self._store.absolute(delivery.result.path)
         try:
-            problem = bytes_problem(path, delivery.result) or self._identity_problem(delivery)
+            path = self._store.absolute(delivery.result.path)
+            problem = bytes_problem(path, delivery.result) or self._identity_problem(path, delivery)
+        except StorageError as error:
+            problem = str(error)
         except OSError as error:
             message = f"the spooled object cannot be read now: {error.strerror or type(error).__name__}"
             self._finish(delivery, Answer(Outcome.TRY_AGAIN, message=message))
@@ -184,11 +187,10 @@ class _Outlet:
             self._record(delivery, DeliveryEvent.HELD, Answer(Outcome.REJECTED, message=problem))
         return not problem
 
-    def _identity_problem(self, delivery: ClaimedDelivery) -> str:
+    def _identity_problem(self, path: Path, delivery: ClaimedDelivery) -> str:
         for source in delivery.result.source_sop_instance_uids[:1]:
             newest = self._registry.instance(source)
             if newest is not None:
-                path = self._store.absolute(delivery.result.path)
                 return identity_problem(path, newest.attributes, newest.study_instance_uid)
         return ""  # sources were purged: nothing newer is known
 

@@ -1,15 +1,17 @@
 """A DICOM peer as destination: C-STORE on one association a job, C-FIND as proof."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom.sop_class import Verification
 
 from dicomnode import network
 from dicomnode.delivery.destination import Answer
 from dicomnode.domain.equipment import DERIVED_SOP_CLASSES
+from dicomnode.domain.errors import PeerUnreachable
 from dicomnode.domain.results import ResultObject
 from dicomnode.domain.routes import Peer
 from dicomnode.domain.statuses import Outcome, outcome_of_store, store_status_in_words
@@ -43,13 +45,14 @@ class DicomSender:
 
 
 class _StoreAssociation:
-    def __init__(self, association: Any, proposed: list[tuple[str, tuple[str, ...]]]) -> None:
+    def __init__(self, association: Any, proposed: Sequence[tuple[str, tuple[str, ...]]]) -> None:
         self._association = association
         self._proposed = proposed
+        self._lost = False
 
     def takes(self, result: ResultObject) -> bool:
-        """Whether the object's class was proposed, in its transfer syntax if compressed, and the link still stands."""
-        return bool(self._association.is_established) and any(
+        """Whether the object's class was proposed in its transfer syntax, and the link still stands."""
+        return not self._lost and any(
             sop_class == result.sop_class_uid and result.transfer_syntax_uid in syntaxes
             for sop_class, syntaxes in self._proposed
         )
@@ -59,19 +62,25 @@ class _StoreAssociation:
         accepted = {str(context.abstract_syntax) for context in self._association.accepted_contexts}
         if result.sop_class_uid not in accepted:
             return Answer(Outcome.REJECTED, message=f"the peer takes no {result.kind.value}: presentation context refused")
-        status = network.send_file(self._association, path)
+        try:
+            status = network.send_file(self._association, path)
+        except PeerUnreachable as error:  # the class is taken, but not in this transfer syntax
+            return Answer(Outcome.REJECTED, message=str(error))
+        self._lost = status is None
         outcome = outcome_of_store(status)
         message = "" if outcome is Outcome.ACCEPTED else f"C-STORE gave {store_status_in_words(status)}"
         return Answer(outcome, status=status, message=message)
 
 
 def _contexts(first: ResultObject) -> list[tuple[str, tuple[str, ...]]]:
-    """All classes of results uncompressed; the first object's own syntax in a context of its own where it is compressed.
+    """C-ECHO, all classes of results uncompressed, and the first object's own syntax apart where it is compressed.
 
-    A peer picks one syntax of a context: offered together with uncompressed ones it could refuse what the file is in.
+    A peer picks one syntax of a context: offered together with uncompressed ones it could pick what the file is not in.
+    With C-ECHO a peer that takes none of our classes still answers: it is not out of reach, it refuses the object.
     """
     sop_classes = sorted(DERIVED_SOP_CLASSES | {first.sop_class_uid})
-    contexts: list[tuple[str, tuple[str, ...]]] = [(sop_class, _UNCOMPRESSED) for sop_class in sop_classes]
+    contexts: list[tuple[str, tuple[str, ...]]] = [(str(Verification), _UNCOMPRESSED)]
+    contexts += [(sop_class, _UNCOMPRESSED) for sop_class in sop_classes]
     if first.transfer_syntax_uid not in _UNCOMPRESSED:
         contexts.append((first.sop_class_uid, (first.transfer_syntax_uid,)))
     return contexts
