@@ -1,0 +1,165 @@
+"""Reads back what was written and holds it against source and findings; what contradicts them must not leave the node.
+
+Reading is done with pydicom and numpy, not with the library that wrote: a writer and a reader that share a mistake prove
+nothing.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from pydicom.dataset import Dataset
+
+from dicomnode.domain.equipment import CONTRIBUTION_DESCRIPTION, MANUFACTURER
+from dicomnode.domain.errors import ResultCheckFailed
+from dicomnode.domain.findings import Findings
+from dicomnode.domain.imaging import Image2D, Refusal, Volume
+from dicomnode.domain.results import ResultKind, ResultObject
+from dicomnode.results.checks_seg import check_segmentation
+from dicomnode.results.checks_sr import check_report
+from dicomnode.results.source import Sources, read_sources
+
+REMEDY = "nothing was sent; keep the study and report this with the pipeline's name and version"
+SAME_AS_SOURCE = (
+    "StudyInstanceUID",
+    "PatientID",
+    "IssuerOfPatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "AccessionNumber",
+)
+# Type 1 at the top level of every object of ours, and of each class (PS3.3 A.8, A.35, A.51).
+REQUIRED = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "Modality",
+    "SeriesNumber",
+    "InstanceNumber",
+)
+REQUIRED_OF_KIND = {
+    ResultKind.SEG: (
+        "ContentDate",
+        "ContentTime",
+        "ContentLabel",
+        "DimensionIndexSequence",
+        "ManufacturerModelName",
+        "NumberOfFrames",
+        "PerFrameFunctionalGroupsSequence",
+        "PixelData",
+        "SegmentationType",
+        "SegmentSequence",
+        "SharedFunctionalGroupsSequence",
+    ),
+    ResultKind.SR: (
+        "CompletionFlag",
+        "ContentDate",
+        "ContentSequence",
+        "ContentTime",
+        "ConceptNameCodeSequence",
+        "VerificationFlag",
+        "ValueType",
+    ),
+    ResultKind.SC: ("BurnedInAnnotation", "Columns", "ConversionType", "PhotometricInterpretation", "PixelData", "Rows"),
+}
+REPLACEMENT_CHARACTER = "�"
+
+
+def verify(
+    objects: Sequence[ResultObject], outcome: Findings | Refusal, image: Volume | Image2D | None, sources: Sequence[Path]
+) -> None:
+    """Raises ResultCheckFailed for the first contradiction between the written files, the source series and the outcome."""
+    source = read_sources(sources, image)
+    ours = {one.sop_instance_uid for one in objects}
+    if len(ours) != len(objects):
+        raise ResultCheckFailed("two results have the same UID", REMEDY)
+    for one in objects:
+        dataset = _read(one)
+        _check_common(dataset, one, source)
+        _check_references(dataset, one, source, ours)
+        if isinstance(outcome, Findings) and image is not None:
+            check = CHECKS.get(one.kind)
+            if check is not None:
+                check(dataset, outcome, image, source)
+
+
+CHECKS: dict[ResultKind, Callable[[Dataset, Findings, Volume | Image2D, Sources], None]] = {
+    ResultKind.SEG: check_segmentation,
+    ResultKind.SR: check_report,
+}
+
+
+def _read(one: ResultObject) -> Dataset:
+    try:
+        content = one.path.read_bytes()
+    except OSError as error:
+        raise ResultCheckFailed(f"{one.kind} file cannot be read: {error.strerror}", "run the job again") from None
+    if len(content) != one.size_bytes or hashlib.sha256(content).hexdigest() != one.sha256:
+        raise ResultCheckFailed(f"{one.kind} file changed after it was written", "run the job again")
+    return pydicom.dcmread(one.path)
+
+
+def _check_common(dataset: Dataset, one: ResultObject, source: Sources) -> None:
+    names = {
+        "SOPInstanceUID": one.sop_instance_uid,
+        "SOPClassUID": one.sop_class_uid,
+        "SeriesInstanceUID": one.series_instance_uid,
+        "StudyInstanceUID": one.study_instance_uid,
+    }
+    for keyword, value in names.items():
+        if str(dataset.get(keyword, "")) != value:
+            raise ResultCheckFailed(f"{one.kind}: {keyword} is not what was recorded", REMEDY)
+    for keyword in (*REQUIRED, *REQUIRED_OF_KIND[one.kind]):
+        if dataset.get(keyword) in (None, ""):
+            raise ResultCheckFailed(f"{one.kind}: {keyword} is missing", REMEDY)
+    for keyword in SAME_AS_SOURCE:
+        written, received = _text(dataset, keyword), _text(source.identity, keyword)
+        if written != received:
+            raise ResultCheckFailed(f"{one.kind}: {keyword} differs from the source's", REMEDY)
+        if REPLACEMENT_CHARACTER in written:
+            raise ResultCheckFailed(
+                f"{one.kind}: {keyword} holds characters that could not be read", "check the source's character set"
+            )
+    if one.series_instance_uid == source.series_instance_uid:
+        raise ResultCheckFailed(f"{one.kind} would go into the source series", REMEDY)
+    equipment = dataset.get("ContributingEquipmentSequence", [])
+    if not any(
+        item.get("Manufacturer") == MANUFACTURER and item.get("ContributionDescription") == CONTRIBUTION_DESCRIPTION
+        for item in equipment
+    ):
+        raise ResultCheckFailed(f"{one.kind} does not say that this node made it", REMEDY)
+
+
+def _text(dataset: Dataset, keyword: str) -> str:
+    """As text; PersonName without the trailing empty component groups that writers drop."""
+    return str(dataset.get(keyword, "") or "").rstrip("=^ ")
+
+
+def _check_references(dataset: Dataset, one: ResultObject, source: Sources, ours: set[str]) -> None:
+    """Every instance that an object names must be among the sources, or be another object of the same set."""
+    named: set[str] = set()
+
+    def collect(_parent: Dataset, element: Any) -> None:
+        if element.keyword == "ReferencedSOPInstanceUID":
+            named.add(str(element.value))
+
+    pixels = dataset.pop("PixelData", None)
+    predecessors = dataset.pop("PredecessorDocumentsSequence", None)
+    # ReferencedStudySequence and its like are the source's own, copied with the study (PS3.3 C.7.2.1).
+    copied = [dataset.pop(keyword, None) for keyword in ("ReferencedStudySequence", "ReferencedPatientSequence")]
+    dataset.walk(collect)
+    for element in (pixels, predecessors, *copied):
+        if element is not None:
+            dataset[element.tag] = element
+    unknown = named - source.headers_by_uid.keys() - ours
+    if unknown:
+        raise ResultCheckFailed(f"{one.kind} names {len(unknown)} instances that are not in the source series", REMEDY)
+    if not named:
+        raise ResultCheckFailed(f"{one.kind} names no source", REMEDY)

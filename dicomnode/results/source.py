@@ -1,0 +1,204 @@
+"""Headers of the source series, made fit for building results from them.
+
+What a writer of results needs and a real source may lack (PatientName, StudyID, one frame of reference for all slices) is
+mended on working copies; `identity` keeps patient and study as they came, and is what goes into the results.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.uid import CTImageStorage
+
+from dicomnode.domain.errors import ResultCheckFailed
+from dicomnode.domain.imaging import FrameRef, Image2D, Volume
+
+# Type 2 in the Patient and General Study modules (PS3.3 C.7.1.1, C.7.2.1): must be there, may be empty.
+TYPE_2_IDENTITY = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+)
+UTF_8 = "ISO_IR 192"
+# Values that Specific Character Set rules (PS3.5 6.1.2.2).
+CHARACTER_SET_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """headers: working copies; those of the image's slices in their order, else all in the order of Instance Number.
+
+    headers_by_uid: every instance of the series that was read. slice_headers: one per slice of the image (multi-frame
+    instances repeat), empty without an image; frame_numbers: 1-based, the same.
+    identity: patient and study as received, in the character set of the source.
+    """
+
+    headers: tuple[Dataset, ...]
+    headers_by_uid: dict[str, Dataset]
+    slice_headers: tuple[Dataset, ...]
+    frame_numbers: tuple[int, ...]
+    identity: Dataset
+    frame_of_reference_uid: str
+    received_frames_of_reference: frozenset[str]
+
+    @property
+    def study_instance_uid(self) -> str:
+        """Of the source study."""
+        return str(self.identity.StudyInstanceUID)
+
+    @property
+    def series_instance_uid(self) -> str:
+        """Of the source series."""
+        return str(self.headers[0].SeriesInstanceUID)
+
+    @property
+    def timezone_offset_from_utc(self) -> str:
+        """(0008,0201) of the source, "" without."""
+        return str(self.identity.get("TimezoneOffsetFromUTC") or "")
+
+    def instance_number(self, slice_index: int) -> int:
+        """What a viewer shows for this slice: Instance Number, or the frame's place where there is none."""
+        value = self.slice_headers[slice_index].get("InstanceNumber")
+        same_for_all = self.slice_headers[0] is self.slice_headers[-1]
+        return slice_index + 1 if value in (None, "") or same_for_all else int(value)
+
+
+def read_sources(paths: Sequence[Path], image: Volume | Image2D | None) -> Sources:
+    """Reads the headers (no pixels) and mends the copies. Raises ResultCheckFailed where a slice has no source file."""
+    if not paths:
+        raise ResultCheckFailed("no source file was given", "check that the series is still in the store")
+    read: list[Dataset] = [pydicom.dcmread(path, stop_before_pixels=True) for path in paths]
+    by_uid = {str(header.SOPInstanceUID): header for header in read}
+    frames = _frames(image)
+    missing = sum(frame.sop_instance_uid not in by_uid for frame in frames)
+    if missing:
+        raise ResultCheckFailed(
+            f"{missing} of {len(frames)} slices have no source file", "check the store with `dicomnode fsck`, then retry"
+        )
+    slice_headers = tuple(by_uid[frame.sop_instance_uid] for frame in frames)
+    headers = tuple({id(header): header for header in slice_headers}.values()) or tuple(sorted(read, key=_reading_order))
+    received = frozenset(str(header.FrameOfReferenceUID) for header in read if header.get("FrameOfReferenceUID"))
+    frame_of_reference = image.frame_of_reference_uid if isinstance(image, Volume) else next(iter(sorted(received)), "")
+    identity = _identity(headers[0])
+    for header in read:
+        _mend(header, image, frame_of_reference)
+    numbers = tuple(frame.frame_number for frame in frames)
+    return Sources(headers, by_uid, slice_headers, numbers, identity, frame_of_reference, received)
+
+
+def _frames(image: Volume | Image2D | None) -> tuple[FrameRef, ...]:
+    if isinstance(image, Volume):
+        return image.frames
+    return (image.frame,) if image is not None else ()
+
+
+def _reading_order(header: Dataset) -> tuple[int, str]:
+    try:
+        number = int(header.get("InstanceNumber") or 0)
+    except (TypeError, ValueError):
+        number = 0
+    return number, str(header.SOPInstanceUID)
+
+
+def _identity(header: Dataset) -> Dataset:
+    """Patient and study level as received. The class is CT's so that its modules are known for any source, RTSTRUCT too."""
+    identity = Dataset()
+    for element in header:
+        # Groups 0008 to 0012 and 0020,000D/0010 hold every attribute of the Patient and Study modules but 0032 and 0038 ones.
+        if element.tag.group in (0x0008, 0x0010, 0x0012, 0x0020, 0x0032, 0x0038, 0x0040):
+            identity.add(copy.deepcopy(element))  # `_mend` blanks the header's own
+    for keyword in TYPE_2_IDENTITY:
+        if keyword not in identity:
+            setattr(identity, keyword, "")
+    identity.SOPClassUID = CTImageStorage
+    return identity
+
+
+def _mend(header: Dataset, image: Volume | Image2D | None, frame_of_reference: str) -> None:
+    """What highdicom insists on and sources lack. `restore_identity` puts patient and study into the built object.
+
+    They are blank until then: highdicom 0.28 refuses a birth date of "1960", sex "U" and ISO 2022 names, and prints names of
+    one component in warnings, where patient data must not be.
+    """
+    for keyword in TYPE_2_IDENTITY:
+        setattr(header, keyword, "")
+    if "SpecificCharacterSet" in header:
+        del header.SpecificCharacterSet
+    if frame_of_reference:
+        header.FrameOfReferenceUID = frame_of_reference
+    if isinstance(image, Volume) and "ImagePositionPatient" in header and not header.get("SliceThickness"):
+        header.SliceThickness = pydicom.valuerep.DSfloat(image.spacing_mm[0], auto_format=True)
+
+
+def restore_identity(dataset: Any, sources: Sources) -> None:
+    """Patient and study of a built object become the source's own, in its character set unless our text needs UTF-8."""
+    identity = sources.identity
+    if not _is_ascii(dataset):
+        identity = copy.deepcopy(identity)
+        identity.decode()
+        identity.SpecificCharacterSet = UTF_8
+    dataset.copy_patient_and_study_information(identity)
+    for keyword in ("SpecificCharacterSet", "TimezoneOffsetFromUTC"):
+        # Times of the copied study and of our content are in the same zone (PS3.3 C.12.1.1.8).
+        if identity.get(keyword):
+            dataset[keyword] = identity[keyword]
+
+
+def _is_ascii(dataset: Dataset) -> bool:
+    texts: list[str] = []
+
+    def collect(_parent: Dataset, element: DataElement) -> None:
+        if element.VR in CHARACTER_SET_VRS and element.value:
+            texts.append(str(element.value))
+
+    dataset.walk(collect)
+    return all(text.isascii() for text in texts)
+
+
+def identity_arguments(sources: Sources) -> dict[str, Any]:
+    """Patient and study for highdicom constructors that take no source image."""
+    header = sources.headers[0]
+    return {
+        "study_instance_uid": str(header.StudyInstanceUID),
+        "patient_id": header.PatientID,
+        "patient_name": header.PatientName,
+        "patient_birth_date": header.PatientBirthDate or None,
+        "patient_sex": header.PatientSex,
+        "accession_number": header.AccessionNumber,
+        "study_id": header.StudyID,
+        "study_date": header.StudyDate or None,
+        "study_time": header.StudyTime or None,
+        "referring_physician_name": header.ReferringPhysicianName,
+    }
+
+
+def copy_body_part(dataset: Dataset, sources: Sources) -> None:
+    """Laterality (0020,0060) is type 2C in General Series unless the body part says that it has no sides (PS3.3 C.7.3.1)."""
+    body_part, laterality = (sources.headers[0].get(keyword) for keyword in ("BodyPartExamined", "Laterality"))
+    if body_part:
+        dataset.BodyPartExamined = body_part
+    if laterality or not body_part:
+        dataset.Laterality = laterality or ""
+
+
+def copy_lossy_history(dataset: Dataset, sources: Sources) -> None:
+    """An image derived from lossy pixels stays lossy (PS3.3 C.7.6.1.1.5)."""
+    for header in sources.headers:
+        if header.get("LossyImageCompression") == "01":
+            for keyword in ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+                element: DataElement | None = header.get_item(keyword) and header[keyword]
+                if element is not None:
+                    dataset.add(element)
+            return
+    dataset.LossyImageCompression = "00"
