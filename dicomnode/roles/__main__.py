@@ -1,4 +1,4 @@
-"""`python -m dicomnode.roles ROLE …`: one role as a process. The supervisor calls it; an operator uses `dicomnode run --role`."""
+"""`python -m dicomnode.roles ROLE …`: one role as a process. For the supervisor; people use `dicomnode run`."""
 
 import argparse
 import importlib

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -47,11 +47,6 @@ def build_results(
     objects = results.build(analysis.outcome, analysis.image, sources, request, folder)
     results.verify(objects, analysis.outcome, analysis.image, sources)
     return objects, time.monotonic() - began
-
-
-def relative_to(objects: Sequence[ResultObject], root: Path) -> tuple[ResultObject, ...]:
-    """The objects with paths that count from the store's root."""
-    return tuple(replace(one, path=one.path.relative_to(root)) for one in objects)
 
 
 def findings_summary(outcome: Findings | Refusal) -> dict[str, object]:

@@ -4,7 +4,6 @@ import os
 import signal
 import threading
 import time
-from types import TracebackType
 from typing import Self
 
 import structlog
@@ -36,7 +35,7 @@ class HeldLease:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._done.set()
         self._thread.join()
 

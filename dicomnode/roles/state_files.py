@@ -1,4 +1,4 @@
-"""`run/ROLE.json` and `run/ROLE.lock` in the data folder: who runs a role here, and how it is. For `status` and for one another.
+"""`run/ROLE.json` and `run/ROLE.lock` in the data folder: who runs a role here, and how it is.
 
 The supervisor holds the lock as long as it lives, so a file without a held lock is a leftover of a killed node.
 """
@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Self, TypedDict
 
 from dicomnode.domain.errors import UsageError
@@ -47,7 +46,7 @@ class RoleLocks:
                 leftover.unlink(missing_ok=True)
         return self
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         for role in self._roles:
             (self._run_folder / f"{role}.json").unlink(missing_ok=True)
         self._held.close()
@@ -69,7 +68,7 @@ def read_states(run_folder: Path, order: Iterable[str]) -> list[RoleStatus]:
         with suppress(FileNotFoundError, ValueError):
             status: RoleStatus = json.loads(path.read_text())
             if not _is_held(path.with_suffix(".lock")):
-                status.update(state="stopped", pid=None)
+                status["state"], status["pid"] = "stopped", None
             found.append(status)
     return found
 

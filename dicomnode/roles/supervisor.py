@@ -1,7 +1,7 @@
 """The node in the foreground: starts every role as a process, watches them, starts crashed ones again, ends all of them.
 
-Signals: SIGTERM and SIGINT drain and end, SIGHUP reads the settings again and restarts the roles in order. Everything happens in
-one thread; signals are blocked and waited for, so none gets lost between two looks.
+Signals: SIGTERM and SIGINT drain and end, SIGHUP reads the settings again and restarts the roles. Everything happens in one
+thread; signals are blocked and waited for, so none gets lost between two looks.
 """
 
 import os

@@ -1,6 +1,7 @@
 """The only clock of the node: completeness and routing, lost leases, leftovers, each on its own interval."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC
 
@@ -53,15 +54,20 @@ class Sweeper:
         if removed := leftovers.sweep_spool(self._store, self._registry):
             _log.info("leftovers removed", count=removed)
 
+    def after_a_start(self) -> None:
+        """If the last run ended without order, look at what arrived in it."""
+        if damaged := leftovers.damaged_since_clean_stop(self._store, self._registry):
+            _log.error("stored instances are missing or damaged: run dicomnode fsck", instances=damaged)
+
 
 def schedule(tasks: Mapping[str, tuple[Callable[[], None], float]]) -> BackgroundScheduler:
-    """A scheduler of `name: (task, interval in seconds)`. Late runs are merged into one, never dropped; none overlaps itself."""
+    """A scheduler of `name: (task, interval in seconds)`. Late runs merge into one, none is dropped, none overlaps itself."""
     scheduler = BackgroundScheduler(
         timezone=UTC, job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1}
     )
     for name, (task, seconds) in tasks.items():
         scheduler.add_job(task, "interval", seconds=seconds, id=name, next_run_time=utc_now())
-    counts = dict.fromkeys(tasks, 0)
+    counts: Counter[str] = Counter()
 
     def noticed(event: JobEvent) -> None:
         counts[event.job_id] += 1
@@ -95,6 +101,7 @@ def main(settings: Settings, lifeline: Lifeline) -> None:
             "leftovers": (sweeper.leftovers, LEFTOVERS_EVERY_S),
         }
     )
+    scheduler.add_job(sweeper.after_a_start, id="after_a_start")
     scheduler.start()
     lifeline.ready()
     try:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal, cast
 
+from dicomnode.delivery import supported
 from dicomnode.domain.errors import SettingsError
 from dicomnode.domain.routes import Destination, DestinationProfile, Peer, Route
 from dicomnode.registry import Registry
@@ -102,11 +103,16 @@ def _route(one: RouteSettings) -> Route:
 def not_built(settings: Settings) -> Iterable[SettingsError]:
     """Settings that are understood but whose part does not exist yet: starting all the same would break what they promise."""
     for one in settings.destinations:
-        if one.kind in {"stow", "fhir"}:
+        if one.kind in {"stow", "fhir"}:  # no domain value can be made of these
             yield SettingsError(
                 f"destination {one.name!r} is of kind {one.kind!r}, which is not built yet",
                 'use kind = "dicom" or kind = "folder", or remove the destination',
             )
+    for destination in destinations(settings):
+        try:
+            supported(destination)
+        except SettingsError as error:
+            yield error
     if settings.dicom.tls is not None:
         yield SettingsError(
             "dicom.tls is set, and TLS is not built yet", "remove it and keep the listener on loopback or behind a TLS proxy"

@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -17,7 +16,7 @@ from dicomnode.domain.routes import Destination, Route
 from dicomnode.domain.states import JobEvent
 from dicomnode.registry import ClaimedJob, Registry
 from dicomnode.roles import wiring
-from dicomnode.roles.analysis import Analysis, analyse, build_results, findings_summary, relative_to
+from dicomnode.roles.analysis import Analysis, analyse, build_results, findings_summary
 from dicomnode.roles.leases import HeldLease
 from dicomnode.roles.lifeline import Lifeline
 from dicomnode.settings import Settings
@@ -182,7 +181,7 @@ class Worker:
         objects, results_s = build_results(analysis, [one.path for one in series.instances], request, folder)
         for one in objects:
             self._store.seal(one.path)
-        return relative_to(objects, self._settings.data_dir), results_s
+        return tuple(replace(one, path=self._store.relative(one.path)) for one in objects), results_s
 
     def _request(self, job: ClaimedJob, route: Route, analysis: Analysis) -> ResultRequest:
         model = analysis.outcome.model if isinstance(analysis.outcome, Findings) else self._identity(job.pipeline)

@@ -1,0 +1,135 @@
+"""The node itself: `init`, `run`, `status`, `version`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dicomnode import __version__
+from dicomnode.cli.options import ConfigOption, DebugOption, JsonOption, existing_registry, loaded
+from dicomnode.cli.output import print_json, say, table
+from dicomnode.domain.errors import SettingsError, UsageError
+
+
+def init(
+    directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where the settings file and the data go.")] = Path(),
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,  # noqa: ARG001 - read where errors end
+) -> None:
+    """Write a commented settings file, make the data folder and the database."""
+    from dicomnode.cli.settings_template import settings_template
+    from dicomnode.roles import wiring
+
+    path = (config or directory / "dicomnode.toml").absolute()
+    data_dir = (directory / "data").absolute()
+    if path.exists():
+        raise UsageError(f"{path} exists already", "edit it, or name another folder: dicomnode init DIR")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as file:
+            file.write(settings_template(data_dir))
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be written: {error.strerror}", "name a folder that you may write") from None
+    settings = loaded(path)
+    wiring.make_folders(settings)
+    wiring.open_store(settings).prepare()
+    registry = wiring.open_registry(settings)
+    revision = registry.prepare()
+    registry.close()
+    if as_json:
+        print_json("init", {"config": path, "data_dir": settings.data_dir, "revision": revision})
+        return
+    say(f"settings  {path}")
+    say(f"data      {settings.data_dir}")
+    say("next      add your PACS under [[peers]], then: dicomnode check, dicomnode run")
+
+
+def run(
+    role: Annotated[list[str] | None, typer.Option("--role", help="Only this role; may be given more than once.")] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,  # noqa: ARG001
+) -> None:
+    """Run the node in the foreground, all roles unless some are named. SIGTERM ends it in order, SIGHUP reloads settings."""
+    from dicomnode import logs
+    from dicomnode.roles import preparation, wiring
+    from dicomnode.roles.state_files import RoleLocks
+    from dicomnode.roles.supervisor import Supervisor
+
+    roles = _asked_roles(role or [])
+    if as_json:
+        raise UsageError("run has no JSON document", "dicomnode status --json tells how the node is")
+    settings = loaded(config)
+    logs.configure("node", level=settings.logs.level, form=settings.logs.format)
+    preparation.refuse_what_cannot_run(settings)
+    wiring.make_folders(settings)
+    with RoleLocks(wiring.run_folder(settings), roles):
+        registry = preparation.prepare_data(settings, roles)
+        code = Supervisor(settings, registry, roles).run()
+        registry.close()
+    raise typer.Exit(int(code))
+
+
+def _asked_roles(asked: list[str]) -> tuple[str, ...]:
+    from dicomnode.roles import LATER_ROLES, ROLES
+    from dicomnode.settings import nearest
+
+    for name in asked:
+        if name in LATER_ROLES:
+            raise UsageError(f"role {name!r} is not built yet", f"leave it out; there are {', '.join(ROLES)}")
+        if name not in ROLES:
+            raise UsageError(f"there is no role {name!r}", f"the nearest one is {nearest(name, ROLES)!r}")
+    return tuple(one for one in ROLES if one in asked) if asked else ROLES
+
+
+def status(
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,  # noqa: ARG001
+) -> None:
+    """Show how the node is: its roles, what it holds, what waits."""
+    from dicomnode.roles import ROLES, wiring
+    from dicomnode.roles.state_files import read_states
+
+    settings = loaded(config)
+    roles = read_states(wiring.run_folder(settings), ROLES)
+    registry = existing_registry(settings)
+    counted = registry.status_counts()
+    registry.close()
+    payload = {
+        "version": __version__,
+        "ae_title": settings.node.ae_title,
+        "ready": bool(roles) and all(one["state"] == "ready" for one in roles),
+        "roles": roles,
+        **counted,
+        "disk": {"free_bytes": wiring.open_store(settings).free_bytes()},
+    }
+    if as_json:
+        print_json("status", payload)
+        return
+    say(f"dicomnode {__version__}  {settings.node.ae_title}  {'ready' if payload['ready'] else 'not ready'}")
+    table(("role", "pid", "state", "since"), [(one["name"], one["pid"], one["state"], one["started"]) for one in roles])
+    counts = counted["counts"]
+    if isinstance(counts, dict):
+        table(("what", "how many"), [(name, _shown(value)) for name, value in counts.items()])
+    if counted["oldest_queued_s"] is not None:
+        say(f"oldest queued job waits for {counted['oldest_queued_s']:.0f} s")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{number} {state}" for state, number in value.items() if number) or "none"
+    return str(value)
+
+
+def version(
+    config: ConfigOption = None,  # noqa: ARG001
+    as_json: JsonOption = False,
+    debug: DebugOption = False,  # noqa: ARG001
+) -> None:
+    """Print the version."""
+    if as_json:
+        print_json("version", {"version": __version__})
+    else:
+        say(f"dicomnode {__version__}")

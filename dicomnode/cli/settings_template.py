@@ -1,0 +1,88 @@
+"""The settings file that `dicomnode init` writes: every key once, with its default and a sentence."""
+
+import json
+from pathlib import Path
+
+_TEXT = """\
+# Settings of one dicomnode. Variables win: DICOMNODE_NODE__AE_TITLE=… ; unknown keys stop the start.
+# Relative paths count from this file's folder. After a change: dicomnode check, then SIGHUP or a restart.
+
+[node]
+ae_title = "DICOMNODE"             # who we are: 1 to 16 characters
+data_dir = DATA_DIR
+# timezone = "Europe/Berlin"       # of dates and times in results where the images name none; default: this machine's
+# uid_root = "1.2.…"               # for UIDs of results instead of 2.25
+
+[database]
+# url = "sqlite:////var/lib/dicomnode/dicomnode.db"    # default: dicomnode.db in data_dir
+
+[dicom]
+host = "127.0.0.1"                 # 0.0.0.0 to be reached from other machines; only listed peers get in
+port = 11112
+# also_called = ["AI_CHEST"]       # further AE titles of ours, for routes that match CalledAETitle
+# tls                              # not built yet
+# network_timeout_s = 60.0         # silence after which an association is given up
+# max_associations = 25
+
+[web]                              # the console is not built yet; its keys are kept
+# host = "127.0.0.1"
+# port = 8080
+
+[pipelines]
+folders = []                       # searched before those that `dicomnode pipelines add` brought and the shipped ones
+# trusted = ["…"]                  # digests of bundles whose own code may run; dicomnode pipelines list shows digests
+
+[work]
+# device = "auto"                  # auto, cpu, cuda, cuda:1
+# lease_s = 60.0                   # after this long without a sign of its worker a job is given to another
+# job_timeout_s = 3600.0           # a job that takes longer hangs: its worker is ended
+# drain_s = 30.0                   # how long a running job may go on when the node stops
+
+[storage]
+# reserve_mb = 512                 # with less free than this nothing more is accepted
+
+[sweep]
+# interval_s = 2.0                 # how often completeness is judged
+
+[logs]
+# level = "info"                   # debug, info, warning, error
+# format = "auto"                  # text on a terminal, else json
+
+# Who may talk to us, and whom we may call.
+# [[peers]]
+# name = "pacs"
+# ae_title = "ORTHANC"
+# host = "127.0.0.1"
+# port = 4242
+# may = ["store", "query", "retrieve"]                 # what it may ask of us
+
+# Where results go.
+# [[destinations]]
+# name = "pacs"
+# kind = "dicom"                   # dicom (needs peer) or folder (needs path)
+# peer = "pacs"
+# path = "/srv/results"            # kind = "folder" only
+# url = "https://…"                # stow and fhir, not built yet
+# profile = "ohif"                 # ohif, archive, sc-only
+# proof = "find"                   # find: the archive lists it; status: it said success
+# accept_demonstration = false     # true lets results of demonstration models in
+
+# Which studies go through which pipeline.
+# [[routes]]
+# name = "chest-ct"
+# match = { Modality = "CT", BodyPartExamined = ["CHEST", "THORAX", ""] }
+#                                  # * is a wildcard, "" empty or absent, "<=3.0" a number; CalledAETitle too
+# pipeline = "chest_ct"
+# speed = "exact"                  # exact or fast
+# select = "best"                  # best series of a study, or each
+# send_to = ["pacs"]
+# results = ["SEG", "SR", "SC"]
+# quiet_s = 10                     # a study is complete when nothing came for this long
+# max_wait_s = 600                 # … and at the latest after this
+# send_not_run = true              # tell the destinations when the AI could not run
+"""
+
+
+def settings_template(data_dir: Path) -> str:
+    """The text of a settings file for this data folder."""
+    return _TEXT.replace("DATA_DIR", json.dumps(str(data_dir)))
