@@ -1,0 +1,12 @@
+"""Image in, Findings out, through MONAI bundles.
+
+Enters: a pipeline folder (a MONAI bundle and its `pipeline.toml`) and a `Volume` or `Image2D`. Leaves: `Findings` on the source
+grid, or a `Refusal`. Promises: no code of a bundle runs unless its digest is trusted; weights are read as data; the same input
+and model give the same findings; what is not the model's region or looks like no real image is refused by name. Importing this
+package, `find_pipelines` and `check_pipeline` load no torch: only `load_pipeline` does.
+"""
+
+from dicomnode.engines.catalogue import CheckFinding, PipelineInfo, check_pipeline, find_pipelines
+from dicomnode.engines.pipeline import Pipeline, load_pipeline
+
+__all__ = ["CheckFinding", "Pipeline", "PipelineInfo", "check_pipeline", "find_pipelines", "load_pipeline"]

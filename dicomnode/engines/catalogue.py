@@ -1,0 +1,177 @@
+"""Which pipelines there are and whether each could run: files are read and hashed, torch is never loaded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from dicomnode.domain.errors import PipelineError
+from dicomnode.engines.digest import bundle_digest, file_digest
+from dicomnode.engines.safety import WANTED_KEYS, examine, read_config
+from dicomnode.engines.sidecar import SIDECAR_NAME, Sidecar, read_sidecar
+
+_INFERENCE_NAMES = ("inference.json", "inference.yaml", "inference.yml")
+_WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth")
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineInfo:
+    """One pipeline folder. `digest` is the bundle's SHA-256; `metrics` is what its metadata.json claims under "metrics"."""
+
+    name: str
+    version: str
+    title: str
+    task: str
+    digest: str
+    demonstration: bool
+    modality: str
+    folder: Path
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckFinding:
+    """One thing that `pipelines check` says. A folder with no finding of level "error" can be loaded."""
+
+    level: Literal["error", "warning", "info"]
+    what: str
+    remedy: str = ""
+
+
+def find_pipelines(folders: Sequence[Path]) -> tuple[PipelineInfo, ...]:
+    """The pipelines directly below `folders`, by name; of two with one name the one in the earlier folder wins.
+
+    A folder whose `pipeline.toml` cannot be read is left out here; `check_pipeline` says why.
+    """
+    found: dict[str, PipelineInfo] = {}
+    for folder in folders:
+        for sidecar_path in sorted(folder.glob(f"*/{SIDECAR_NAME}")) if folder.is_dir() else ():
+            try:
+                info = describe(sidecar_path.parent)
+            except PipelineError:
+                continue
+            found.setdefault(info.name, info)
+    return tuple(sorted(found.values(), key=lambda info: info.name))
+
+
+def describe(folder: Path) -> PipelineInfo:
+    """One pipeline's facts. Raises PipelineError where `pipeline.toml` or the metadata cannot be read."""
+    sidecar = read_sidecar(folder)
+    return PipelineInfo(
+        name=sidecar.name,
+        version=sidecar.version,
+        title=sidecar.title,
+        task=sidecar.task,
+        digest=bundle_digest(folder),
+        demonstration=sidecar.demonstration,
+        modality=sidecar.input.modality,
+        folder=folder,
+        metrics=dict(read_metadata(folder).get("metrics", {})),
+    )
+
+
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """`configs/metadata.json`, or {} where the bundle has none."""
+    path = folder / "configs" / "metadata.json"
+    return read_config(path) if path.is_file() else {}
+
+
+def inference_file(folder: Path) -> Path:
+    """The bundle's inference configuration. Raises PipelineError where there is none."""
+    for name in _INFERENCE_NAMES:
+        if (folder / "configs" / name).is_file():
+            return folder / "configs" / name
+    raise PipelineError(f"{folder} has no configs/inference.json", "a MONAI bundle keeps its inference configuration there")
+
+
+def verified_weights(folder: Path, sidecar: Sidecar) -> Path:
+    """The weights file, its SHA-256 compared with the one that `pipeline.toml` or metadata.json names. Raises PipelineError."""
+    path = folder / sidecar.bundle.weights
+    if path.suffix not in _WEIGHTS_SUFFIXES:
+        raise PipelineError(f"{path} is neither safetensors nor a checkpoint", f"give one of {', '.join(_WEIGHTS_SUFFIXES)}")
+    if not path.is_file():
+        raise PipelineError(f"the weights {path} are missing", "train the pipeline or copy its weights there")
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise PipelineError(f"the weights {path} lie outside the bundle", "copy them into the bundle's models folder")
+    expected = sidecar.bundle.weights_sha256 or read_metadata(folder).get("weights_sha256")
+    if expected is not None and file_digest(path) != expected:
+        raise PipelineError(
+            f"the weights {path} are not the ones that the bundle names (SHA-256 {str(expected)[:12]}… expected)",
+            "get the bundle again, or train it again, which renews the SHA-256",
+        )
+    return path
+
+
+def check_pipeline(folder: Path) -> tuple[CheckFinding, ...]:
+    """Everything that can be said without loading the model; an empty or error-free answer means that it can be tried."""
+    try:
+        sidecar = read_sidecar(folder)
+    except PipelineError as error:
+        return (CheckFinding("error", error.what, error.remedy),)
+    return (*_bundle_findings(folder, sidecar), *_metadata_findings(folder, sidecar))
+
+
+def _bundle_findings(folder: Path, sidecar: Sidecar) -> tuple[CheckFinding, ...]:
+    findings = []
+    try:
+        config = read_config(inference_file(folder))
+        for key in WANTED_KEYS:
+            if key not in config and key != "postprocessing":
+                findings.append(
+                    CheckFinding(
+                        "error", f"configs/inference.json has no {key!r}", "add it, as MONAI's bundle specification says"
+                    )
+                )
+        findings += [
+            CheckFinding(
+                "error",
+                f"{violation.where}: {violation.what}",
+                f"rewrite it, or trust the bundle by its digest {bundle_digest(folder)}",
+            )
+            for violation in examine(config).violations
+        ]
+    except PipelineError as error:
+        findings.append(CheckFinding("error", error.what, error.remedy))
+    try:
+        weights = verified_weights(folder, sidecar)
+        if weights.suffix != ".safetensors":
+            findings.append(CheckFinding("warning", f"{weights.name} is a pickle", "store the weights as safetensors"))
+        if sidecar.bundle.weights_sha256 is None and "weights_sha256" not in read_metadata(folder):
+            findings.append(
+                CheckFinding(
+                    "warning", "no SHA-256 of the weights is recorded", f"add weights_sha256 to [bundle] in {SIDECAR_NAME}"
+                )
+            )
+    except PipelineError as error:
+        findings.append(CheckFinding("error", error.what, error.remedy))
+    return tuple(findings)
+
+
+def _metadata_findings(folder: Path, sidecar: Sidecar) -> tuple[CheckFinding, ...]:
+    try:
+        metadata = read_metadata(folder)
+    except PipelineError as error:
+        return (CheckFinding("error", error.what, error.remedy),)
+    if not metadata:
+        return (CheckFinding("warning", "configs/metadata.json is missing", "add it: it says what the model was trained on"),)
+    findings = []
+    if metadata.get("version") not in (None, sidecar.version):
+        findings.append(
+            CheckFinding(
+                "warning",
+                f"metadata.json says version {metadata['version']}, {SIDECAR_NAME} {sidecar.version}",
+                "make them equal",
+            )
+        )
+    channels = metadata.get("network_data_format", {}).get("outputs", {}).get("pred", {}).get("channel_def")
+    if channels:
+        wanted = {rule.channel for rule in sidecar.segments} | ({sidecar.lesions.channel} if sidecar.lesions else set())
+        if missing := sorted(channel for channel in wanted if str(channel) not in channels):
+            findings.append(
+                CheckFinding(
+                    "error",
+                    f"{SIDECAR_NAME} uses channels {missing} that channel_def does not have",
+                    "correct the channel numbers",
+                )
+            )
+    return tuple(findings)

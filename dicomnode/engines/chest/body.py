@@ -1,0 +1,69 @@
+"""The patient without table, blankets, wires and air: the largest body, with its lungs."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+_WORKING_SPACING_MM = 3.0  # skin needs no finer grid, and full-size morphology costs seconds
+_OPENING_MM = 6.0  # table tops, cables and folds of blankets are thinner
+_OPEN_LUNG_HU = -930.0  # air beside the patient is emptier than lung that a small field of view cuts open
+_IN_PLANE = ndimage.generate_binary_structure(3, 1) & np.array([False, True, False])[:, None, None]
+
+
+def body_mask(
+    pixels: NDArray[np.generic], spacing_mm: tuple[float, float, float], threshold: float = -500.0
+) -> NDArray[np.bool_]:
+    """The largest body of a CT, filled per axial slice, so that lungs, airways and bowel belong to it.
+
+    pixels: (z, y, x) HU with z along the body axis; spacing_mm: (z, y, x).
+    Returns: (z, y, x) bool of the same shape, up to one working voxel (3 mm) outside the skin; all False where there is no body.
+    """
+    steps = working_steps(spacing_mm)
+    small = pixels[:: steps[0], :: steps[1], :: steps[2]]
+    mask = _fill(small, _largest_body(small > threshold, spacing_mm, steps))
+    mask = ndimage.binary_dilation(mask, _IN_PLANE)  # never cut skin at the coarse grid
+    return upsampled(mask, steps, pixels.shape)
+
+
+def working_steps(spacing_mm: tuple[float, float, float]) -> tuple[int, int, int]:
+    """How many voxels one voxel of the coarse working grid spans on each axis (z, y, x)."""
+    z, y, x = (max(1, round(_WORKING_SPACING_MM / spacing)) for spacing in spacing_mm)
+    return z, y, x
+
+
+def upsampled(mask: NDArray[np.bool_], steps: tuple[int, int, int], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """A mask of the working grid, which took every `steps`-th voxel, on the full grid (nearest voxel)."""
+    indices = [
+        np.minimum((np.arange(size) + step // 2) // step, coarse - 1)
+        for size, step, coarse in zip(shape, steps, mask.shape, strict=True)
+    ]
+    return mask[indices[0]][:, indices[1]][:, :, indices[2]]
+
+
+def _largest_body(
+    solid: NDArray[np.bool_], spacing_mm: tuple[float, float, float], steps: tuple[int, int, int]
+) -> NDArray[np.bool_]:
+    """The largest component after an in-plane opening, grown back within `solid`."""
+    in_plane_mm = spacing_mm[1] * steps[1]
+    rounds = max(1, round(_OPENING_MM / 2 / in_plane_mm))
+    eroded = ndimage.binary_erosion(solid, _IN_PLANE, iterations=rounds, border_value=1)  # a body cut by the field of view
+    labels, count = ndimage.label(eroded)
+    if count == 0:
+        return np.zeros_like(solid)
+    largest = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
+    return ndimage.binary_dilation(largest, _IN_PLANE, iterations=rounds + 1) & solid
+
+
+def _fill(small: NDArray[np.generic], body: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """`body` with everything that it encloses in-plane, and with lung that the edge of the image cuts open."""
+    if not body.any():
+        return body
+    labels, count = ndimage.label(~body, _IN_PLANE)
+    outside = np.zeros(count + 1, dtype=bool)
+    for edge in (labels[:, 0], labels[:, -1], labels[:, :, 0], labels[:, :, -1]):
+        outside[np.unique(edge)] = True
+    candidates = np.flatnonzero(outside[1:]) + 1
+    mean = ndimage.mean(np.clip(small, -1024, None), labels, candidates)
+    outside[candidates[np.asarray(mean) > _OPEN_LUNG_HU]] = False
+    outside[0] = False
+    return ~outside[labels]

@@ -1,0 +1,111 @@
+"""Lesions: components of the lesion channel that lie in lung, measured on the source grid."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from dicomnode.engines.chest.sides import LEFT, RIGHT
+from dicomnode.engines.measure import Measures, measure
+from dicomnode.engines.sidecar import Calibration, LesionRules
+from dicomnode.imaging.resampling import Grid, linear_on
+
+_TOUCHING = np.ones((3, 3, 3), dtype=bool)
+Box = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """A component that obeys the rules of size and place. box, mask: on the source grid; side: LEFT, RIGHT or 0."""
+
+    probability: float
+    measures: Measures
+    box: Box
+    mask: NDArray[np.bool_]
+    side: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NetworkView:
+    """What the network said, on its own grid, canonical axes (z, y, x). sides: 0, LEFT, RIGHT; aerated: lung, not lesion."""
+
+    lesion: NDArray[np.float32]
+    aerated: NDArray[np.bool_]
+    sides: NDArray[np.uint8]
+    grid: Grid
+
+
+def find_candidates(view: NetworkView, pixels: NDArray[np.generic], source: Grid, rules: LesionRules) -> list[Candidate]:
+    """Most probable first, then largest; pixels: (z, y, x) on `source`. `rules.min_probability` is not applied here."""
+    labels, _ = ndimage.label(view.lesion >= rules.threshold, _TOUCHING)
+    found = [
+        candidate
+        for number, box in enumerate(ndimage.find_objects(labels), start=1)
+        if (candidate := _candidate(view, labels, number, box, pixels, source, rules)) is not None
+    ]
+    return sorted(found, key=lambda c: (-round(c.probability, 2), -c.measures.volume_ml, c.measures.center_mm))
+
+
+def calibrated(score: float, calibration: Calibration) -> float:
+    """Platt scaling of a score in 0-1."""
+    score = min(max(score, 1e-6), 1 - 1e-6)
+    return 1 / (1 + math.exp(-(calibration.slope * math.log(score / (1 - score)) + calibration.intercept)))
+
+
+def _candidate(
+    view: NetworkView,
+    labels: NDArray[np.int32],
+    number: int,
+    box: Box,
+    pixels: NDArray[np.generic],
+    source: Grid,
+    rules: LesionRules,
+) -> Candidate | None:
+    extent_mm = max((s.stop - s.start) * spacing for s, spacing in zip(box, view.grid.spacing_mm, strict=True))
+    if extent_mm > 2 * rules.max_diameter_mm:
+        return None
+    around = _grown(box, view.lesion.shape, 2)
+    own = labels[around] == number
+    shell = ndimage.binary_dilation(own, _TOUCHING) & ~own
+    if float(np.mean(view.aerated[around][shell])) < rules.min_lung_contact:
+        return None
+    others = (labels[around] != 0) & ~own
+    probability = np.where(others, 0, view.lesion[around])
+    source_box = _box_on(source, view.grid.part(around))
+    if source_box is None:
+        return None
+    mask = linear_on(probability, view.grid.part(around), source.part(source_box)) >= rules.threshold
+    if not mask.any():
+        return None
+    measures = measure(mask, pixels[source_box], source.part(source_box), source_box[0].start)
+    if not rules.min_diameter_mm <= measures.long_axis_mm <= rules.max_diameter_mm:
+        return None
+    scores = view.lesion[around][own]
+    score = float(scores.max() if rules.score == "max" else scores.mean())
+    return Candidate(calibrated(score, rules.calibration), measures, source_box, mask, _side(view.sides[around][shell | own]))
+
+
+def _side(sides: NDArray[np.uint8]) -> int:
+    left, right = int(np.count_nonzero(sides == LEFT)), int(np.count_nonzero(sides == RIGHT))
+    return 0 if left == right else LEFT if left > right else RIGHT
+
+
+def _grown(box: Box, shape: tuple[int, ...], margin: int) -> Box:
+    z, y, x = (slice(max(0, s.start - margin), min(size, s.stop + margin)) for s, size in zip(box, shape, strict=True))
+    return z, y, x
+
+
+def _box_on(source: Grid, part: Grid) -> Box | None:
+    """The box of `source` that covers `part`, or None where they do not meet."""
+    corners = np.array(
+        [[z, y, x] for z in (0, part.shape[0] - 1) for y in (0, part.shape[1] - 1) for x in (0, part.shape[2] - 1)]
+    )
+    indices = source.indices(part.points_mm(corners))
+    starts = np.maximum(np.floor(indices.min(axis=0)).astype(int), 0)
+    stops = np.minimum(np.ceil(indices.max(axis=0)).astype(int) + 1, source.shape)
+    if (stops <= starts).any():
+        return None
+    z, y, x = (slice(int(a), int(b)) for a, b in zip(starts, stops, strict=True))
+    return z, y, x

@@ -1,0 +1,68 @@
+"""Which device computes, and in which precision."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from dicomnode.domain.errors import PipelineError
+
+_TIMED_WINDOW = (64, 64, 32)
+_CLEARLY_FASTER = 0.8  # bf16 must take at most this share of fp32's time; below that noise decides
+_MEMORY_WORDS = ("out of memory", "not enough memory", "can't allocate memory", "bad_alloc")
+
+
+def choose_device(wanted: str) -> Any:
+    """The torch.device for "auto", "cpu", "cuda" or "cuda:1". Raises PipelineError where it is not there."""
+    import torch
+
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(wanted)
+    except RuntimeError as error:
+        raise PipelineError(f"there is no device {wanted!r}", 'use "auto", "cpu" or "cuda"') from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise PipelineError("no CUDA device was found", 'set device = "cpu" or "auto"')
+    if device.type not in {"cpu", "cuda"}:
+        raise PipelineError(f"device {wanted!r} is not supported", 'use "auto", "cpu" or "cuda"')
+    return device
+
+
+def bfloat16_is_faster(network: Any, channels: int, device: Any) -> bool:
+    """Times one window in fp32 and in bf16: PyTorch claims bf16 support on CPUs without AMX, where it takes twice as long."""
+    import torch
+
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    window = torch.zeros(1, channels, *_TIMED_WINDOW).to(memory_format=torch.channels_last_3d)
+    seconds = {}
+    for low_precision in (False, True):
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=low_precision):
+            network(window)
+            begin = time.perf_counter()
+            network(window)
+            seconds[low_precision] = time.perf_counter() - begin
+    return seconds[True] < _CLEARLY_FASTER * seconds[False]
+
+
+@contextmanager
+def computing(device: Any, *, bfloat16: bool) -> Iterator[None]:
+    """Inference mode; deterministic kernels and true fp32 on a GPU."""
+    import torch
+
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+        yield
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out; on a CPU torch raises a plain RuntimeError."""
+    import torch
+
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _MEMORY_WORDS)

@@ -1,0 +1,130 @@
+"""A loaded pipeline: one image in, Findings or a Refusal out. Torch is loaded only by `load_pipeline`."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from dicomnode.domain.errors import PipelineError
+from dicomnode.domain.findings import Findings, ModelIdentity
+from dicomnode.domain.imaging import Image2D, Refusal, RefusalCode, Volume
+from dicomnode.engines.admission import input_warnings, refuse_input
+from dicomnode.engines.catalogue import read_metadata
+from dicomnode.engines.chest.reading import ChestReading
+from dicomnode.engines.digest import bundle_digest
+from dicomnode.engines.segments import SegmentsReading
+from dicomnode.engines.sidecar import RunRules, Sidecar, read_sidecar
+from dicomnode.engines.values import Conclusion, NetworkInput, Prediction, Reading
+
+if TYPE_CHECKING:
+    from dicomnode.engines.bundle import Bundle
+
+Speed = Literal["exact", "fast"]
+Progress = Callable[[str, float], None]  # what is done now ("forward"), share of the run that is behind (0-1)
+
+# What a prediction is made into, by `postprocess` in pipeline.toml. A new kind is one file and one line here.
+READINGS: Mapping[str, Callable[[Volume, Sidecar, str], Reading]] = {"chest": ChestReading, "segments": SegmentsReading}
+
+
+def load_pipeline(folder: Path, *, device: str = "auto", trusted_digests: frozenset[str] = frozenset()) -> "Pipeline":
+    """Checks and loads the pipeline in `folder` onto "auto", "cpu", "cuda" or "cuda:N"; seconds, mostly for importing torch.
+
+    Code of the bundle runs only if its digest is in `trusted_digests`. Raises PipelineError.
+    """
+    sidecar = read_sidecar(folder)
+    digest = bundle_digest(folder)
+    from dicomnode.engines.bundle import load_bundle
+    from dicomnode.engines.devices import choose_device
+
+    bundle = load_bundle(folder, sidecar, choose_device(device), trusted=digest in trusted_digests)
+    return Pipeline(sidecar, bundle, _identity(folder, sidecar, digest))
+
+
+class Pipeline:
+    """One model, warm. `run` is deterministic: the same image and speed on the same machine give the same Findings."""
+
+    def __init__(self, sidecar: Sidecar, bundle: "Bundle", identity: ModelIdentity) -> None:
+        self.identity = identity
+        self.sidecar = sidecar
+        self._bundle = bundle
+        self._one_at_a_time = threading.Lock()  # the inferer and cuDNN's settings are shared
+        self._bfloat16: bool | None = None
+
+    @property
+    def device(self) -> str:
+        """Where it computes: "cpu" or "cuda:N"."""
+        return str(self._bundle.device)
+
+    def run(self, image: Volume | Image2D, *, speed: Speed = "exact", progress: Progress | None = None) -> Findings | Refusal:
+        """Findings on the image's own grid, or why there are none.
+
+        Timings "preprocess", "forward", "postprocess" in seconds. Raises PipelineError, ResourceExhausted (retryable).
+        """
+        if refusal := refuse_input(image, self.sidecar.input):
+            return refusal
+        if isinstance(image, Image2D):  # said for the type checker; refuse_input has refused it
+            return Refusal(RefusalCode.UNSUPPORTED_CLASS, "a projection image", "send a volume")
+        tell = progress or (lambda what, share: None)
+        with self._one_at_a_time:
+            return self._read(image, self.sidecar.exact if speed == "exact" else self.sidecar.fast, tell)
+
+    def _read(self, volume: Volume, run: RunRules, tell: Progress) -> Findings | Refusal:
+        begin = time.perf_counter()
+        tell("preprocess", 0.0)
+        reading = READINGS[self.sidecar.postprocess](volume, self.sidecar, self.identity.digest)
+        given = reading.prepare()
+        if isinstance(given, Refusal):
+            return given
+        prediction, timings_s = self._predict(given, run, begin, tell)
+        begin = time.perf_counter()
+        tell("postprocess", 0.8)
+        conclusion = reading.conclude(prediction)
+        if isinstance(conclusion, Refusal):
+            return conclusion
+        timings_s["postprocess"] = time.perf_counter() - begin
+        tell("postprocess", 1.0)
+        return self._findings(volume, conclusion, timings_s)
+
+    def _predict(self, given: NetworkInput, run: RunRules, begin: float, tell: Progress) -> tuple[Prediction, dict[str, float]]:
+        from dicomnode.engines.network_run import predict, preprocess
+
+        prepared = preprocess(self._bundle, given, self.sidecar.bundle, run)
+        bfloat16 = run.bfloat16 and self._bfloat16_pays(prepared.tensor.shape[1])
+        preprocessed = time.perf_counter()
+        tell("forward", 0.2)
+        prediction = predict(self._bundle, prepared, self.sidecar.bundle, run, bfloat16=bfloat16)
+        return prediction, {"preprocess": preprocessed - begin, "forward": time.perf_counter() - preprocessed}
+
+    def _bfloat16_pays(self, channels: int) -> bool:
+        from dicomnode.engines.devices import bfloat16_is_faster
+
+        if self._bfloat16 is None:
+            self._bfloat16 = bfloat16_is_faster(self._bundle.network, channels, self._bundle.device)
+        return self._bfloat16
+
+    def _findings(self, volume: Volume, conclusion: Conclusion, timings_s: dict[str, float]) -> Findings:
+        return Findings(
+            model=self.identity,
+            label_maps=conclusion.label_maps,
+            lesions=conclusion.lesions,
+            classifications=conclusion.classifications,
+            heatmaps=conclusion.heatmaps,
+            warnings=(*volume.warnings, *input_warnings(volume, self.sidecar.input), *conclusion.warnings),
+            timings_s={name: round(seconds, 4) for name, seconds in timings_s.items()},
+        )
+
+
+def _identity(folder: Path, sidecar: Sidecar, digest: str) -> ModelIdentity:
+    return ModelIdentity(
+        name=sidecar.name,
+        version=sidecar.version,
+        digest=digest,
+        manufacturer=sidecar.manufacturer,
+        intended_use=sidecar.intended_use,
+        demonstration=sidecar.demonstration,
+        card=str(read_metadata(folder).get("description", "")),
+    )
+
+
+__all__ = ["READINGS", "Pipeline", "PipelineError", "Progress", "Speed", "load_pipeline"]

@@ -1,0 +1,64 @@
+"""Any segmentation bundle: the most probable channel of each voxel becomes a segment, nothing more is said."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dicomnode.domain.findings import HeatMap, LabelMap, Segment
+from dicomnode.domain.imaging import Refusal, Volume, read_only
+from dicomnode.engines.sidecar import HeatMapRules, SegmentRule, Sidecar
+from dicomnode.engines.values import Conclusion, NetworkInput, Prediction
+from dicomnode.imaging.resampling import Grid, labels_on, slices_on
+
+
+class SegmentsReading:
+    """`postprocess = "segments"`: one label map "segments" on the source grid."""
+
+    def __init__(self, volume: Volume, sidecar: Sidecar, digest: str) -> None:
+        self._volume = volume
+        self._sidecar = sidecar
+        self._grid = Grid(volume.shape, volume.affine)
+
+    def prepare(self) -> NetworkInput | Refusal:
+        """The volume as it is."""
+        return NetworkInput(self._volume.pixels, self._grid)
+
+    def conclude(self, prediction: Prediction) -> Conclusion | Refusal:
+        """The label map and, where asked for, a heat map."""
+        channels = labels_on(prediction.probabilities, prediction.grid, self._grid)
+        labels = np.zeros(channels.shape, dtype=np.uint8)
+        for number, rule in enumerate(self._sidecar.segments, start=1):
+            labels[channels == rule.channel] = number
+        segments = segments_of(labels, self._sidecar.segments, self._grid)
+        return Conclusion(
+            label_maps=(LabelMap("segments", read_only(labels), segments),) if segments else (),
+            heatmaps=heatmaps(prediction, self._grid, self._sidecar.heatmap),
+        )
+
+
+def segments_of(labels: NDArray[np.uint8], rules: tuple[SegmentRule, ...], grid: Grid) -> tuple[Segment, ...]:
+    """Segments with voxels in `labels`; rule n (from 1) is voxel value n."""
+    counts = [int(np.count_nonzero(labels == number)) for number in range(len(rules) + 1)]
+    return tuple(
+        Segment(
+            number=number,
+            label=rule.label,
+            category=rule.category,
+            type=rule.type,
+            anatomy=rule.anatomy,
+            color_rgb=rule.color,
+            volume_ml=counts[number] * grid.voxel_ml,
+            voxels=counts[number],
+        )
+        for number, rule in enumerate(rules, start=1)
+        if counts[number]
+    )
+
+
+def heatmaps(prediction: Prediction, grid: Grid, rules: HeatMapRules | None) -> tuple[HeatMap, ...]:
+    """The probability of one channel on the source grid in 255 steps, or nothing where none is asked for."""
+    if rules is None:
+        return ()
+    values = np.empty(grid.shape, dtype=np.uint8)
+    for index, planes in enumerate(slices_on(prediction.probabilities[rules.channel][None], prediction.grid, grid)):
+        values[index] = np.rint(np.clip(planes[0], 0, 1) * 255)
+    return (HeatMap(rules.name, read_only(values), minimum=0.0, scale=1 / 255),)

@@ -1,0 +1,219 @@
+"""`pipeline.toml`: what the node must know about a bundle and a bundle cannot say of itself.
+
+Every length is mm, every volume ml, every intensity in the unit of the input (HU for CT). Unknown keys are refused.
+"""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from dicomnode.domain.errors import PipelineError
+from dicomnode.domain.findings import Code
+
+SIDECAR_NAME = "pipeline.toml"
+
+
+def _code(value: object) -> object:
+    """A code is written as ["27925004", "SCT", "Nodule"]."""
+    return Code(*value) if isinstance(value, list) and len(value) == 3 and all(isinstance(v, str) for v in value) else value
+
+
+CodedConcept = Annotated[Code, BeforeValidator(_code)]
+Color = tuple[Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)]]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class InputRules(_Table):
+    """Which series the pipeline takes. Anything else is refused by name, never squeezed into shape."""
+
+    modality: str
+    unit: str = "[hnsf'U]"
+    min_slices: int = Field(default=1, ge=1)
+    min_extent_mm: float = Field(default=0.0, ge=0)
+    warn_slice_spacing_mm: float = Field(default=1000.0, gt=0)  # thicker: processed, with a warning that travels
+    max_slice_spacing_mm: float = Field(default=1000.0, gt=0)  # thicker: refused
+    max_voxels: int = Field(default=1_000_000_000, gt=0)
+
+
+class IntensityRules(_Table):
+    """What a real CT of a body looks like in HU; shares are of all voxels inside the scan circle."""
+
+    min_air_share: Fraction = 0.02  # below −700 HU
+    min_tissue_share: Fraction = 0.05  # −250 … 300 HU
+    max_dense_share: Fraction = 0.2  # above 700 HU: a rescale slope that was lost, metal, or no patient at all
+
+
+class BundleRules(_Table):
+    """How the bundle's output is read. The bundle's own files say everything else."""
+
+    weights: str = "models/model.safetensors"
+    weights_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    image_key: str = "image"
+    activation: Literal["softmax", "sigmoid", "none"] = "softmax"  # what turns the network's output into probabilities
+    back_to_grid: Literal["resample", "bundle"] = "resample"  # our own interpolation, or the bundle's postprocessing (Invertd)
+
+
+class BodyRules(_Table):
+    """Everything outside the largest body is set to `outside` before the network sees it."""
+
+    threshold: float = -500.0
+    outside: float = -1024.0
+
+
+class RegionRules(_Table):
+    """Is this a chest? Checked on plain HU before the network runs, and on the network's lungs after it."""
+
+    min_aerated_ml: float = Field(default=300.0, ge=0)  # lung-like tissue inside the body, before the network
+    min_lung_ml: float = Field(default=600.0, ge=0)
+    min_lung_extent_mm: float = Field(default=64.0, ge=0)  # along the body axis
+    min_parenchyma_share: Fraction = 0.3  # of the lung map: between −970 and −500 HU (bowel gas and sinuses are emptier)
+    min_lung_share_of_body: Fraction = 0.02
+
+
+class SegmentRule(_Table):
+    """One output channel → one coded segment; `side` takes the half of the channel on that side of the patient."""
+
+    label: str = Field(min_length=1, max_length=64)  # Segment Label is LO (PS3.5 6.2)
+    channel: int = Field(ge=1)
+    side: Literal["", "left", "right"] = ""
+    category: CodedConcept
+    type: CodedConcept
+    anatomy: CodedConcept | None = None
+    color: Color
+
+
+class Calibration(_Table):
+    """Platt scaling of a lesion's score: logit(p) = slope × logit(score) + intercept."""
+
+    slope: float = 1.0
+    intercept: float = 0.0
+
+
+class LesionRules(_Table):
+    """Which components of the lesion channel become lesions, and how they are called."""
+
+    channel: int = Field(ge=1)
+    label: str = "Nodule"
+    category: CodedConcept
+    type: CodedConcept
+    anatomy_left: CodedConcept | None = None
+    anatomy_right: CodedConcept | None = None
+    color: Color = (255, 200, 0)
+    threshold: Fraction = 0.5  # voxels of the lesion channel at least this probable
+    min_probability: Fraction = 0.5  # of a lesion, after calibration
+    min_diameter_mm: float = Field(default=4.0, ge=0)
+    max_diameter_mm: float = Field(default=100.0, gt=0)
+    min_lung_contact: Fraction = 0.2  # share of the lesion's surface that lies at aerated lung
+    score: Literal["max", "mean"] = "max"
+    calibration: Calibration = Calibration()
+    max_count: int = Field(default=25, ge=1, le=250)  # the label map is uint8
+
+
+class ClassificationRules(_Table):
+    """One statement about the whole series, from its most probable lesion."""
+
+    name: str = Field(min_length=1, max_length=64)
+    finding: CodedConcept
+    threshold: Fraction = 0.5
+    present: CodedConcept = Code("52101004", "SCT", "Present")
+    absent: CodedConcept = Code("272519000", "SCT", "Absent")
+
+
+class HeatMapRules(_Table):
+    """Probability of one channel on the source grid."""
+
+    name: str
+    channel: int = Field(ge=1)
+
+
+class RunRules(_Table):
+    """How the network may be run at one speed. Each switch only for a model whose self-test allows it: Dice to the bundle's own
+    way ≥ 0.995 for "exact", ≥ 0.99 for "fast" (networks with InstanceNorm fail it)."""
+
+    bfloat16: bool = False  # where the machine computes it faster; a window of each is timed
+    crop_margin_mm: float | None = Field(default=None, ge=0)  # run only the box of the wanted region, grown by this
+    whole_volume_divisor: int | None = Field(default=None, ge=1)  # one window, padded to multiples of this
+    whole_volume_max_voxels: int = Field(default=16_000_000, gt=0)  # larger: the bundle's own windows, for memory's sake
+
+
+@dataclass(frozen=True, slots=True)
+class ChestTables:
+    """The tables that `postprocess = "chest"` demands."""
+
+    body: BodyRules
+    region: RegionRules
+    lesions: LesionRules
+    lung_channel: int
+
+
+class Sidecar(_Table):
+    """The whole `pipeline.toml`."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")
+    version: str = Field(pattern=r"^\d+\.\d+\.\d+([.+-][0-9A-Za-z.-]+)?$", max_length=32)
+    title: str
+    task: Literal["segmentation", "classification", "detection"]
+    postprocess: Literal["chest", "segments"]
+    manufacturer: str = Field(min_length=1, max_length=64)
+    intended_use: str = Field(min_length=1)
+    demonstration: bool
+    input: InputRules
+    bundle: BundleRules = BundleRules()
+    intensities: IntensityRules | None = None
+    body: BodyRules | None = None
+    region: RegionRules | None = None
+    segments: tuple[SegmentRule, ...] = ()
+    lesions: LesionRules | None = None
+    classification: ClassificationRules | None = None
+    heatmap: HeatMapRules | None = None
+    exact: RunRules = RunRules()
+    fast: RunRules = RunRules()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Sidecar":
+        labels = [segment.label for segment in self.segments]
+        if len(set(labels)) != len(labels):
+            raise ValueError("two segments have the same label")
+        if self.postprocess == "chest":
+            self.chest_tables()
+        if self.postprocess == "segments" and any(segment.side for segment in self.segments):
+            raise ValueError('only postprocess = "chest" knows sides')
+        if self.classification and not self.lesions:
+            raise ValueError("[classification] is made from lesions and needs the table [lesions]")
+        if self.classification and self.lesions and self.classification.threshold < self.lesions.min_probability:
+            # Otherwise the report could say "present" and show no lesion.
+            raise ValueError("classification.threshold must not lie below lesions.min_probability")
+        return self
+
+    def chest_tables(self) -> ChestTables:
+        """What a chest reading needs. Raises ValueError where it is not there."""
+        if self.body is None or self.region is None or self.lesions is None:
+            raise ValueError('postprocess = "chest" needs the tables [body], [region] and [lesions]')
+        if sorted(segment.side for segment in self.segments) != ["left", "right"]:
+            raise ValueError('postprocess = "chest" needs one segment with side = "left" and one with side = "right"')
+        if len({segment.channel for segment in self.segments}) != 1:
+            raise ValueError("both lungs come from one channel")
+        return ChestTables(self.body, self.region, self.lesions, self.segments[0].channel)
+
+
+def read_sidecar(folder: Path) -> Sidecar:
+    """The checked `pipeline.toml` of `folder`. Raises PipelineError that names every wrong key."""
+    path = folder / SIDECAR_NAME
+    try:
+        return Sidecar.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise PipelineError(
+            f"{folder} has no {SIDECAR_NAME}", "add one; docs/pipelines.md and pipelines/chest_ct show what belongs in it"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PipelineError(f"{path} is not TOML: {error}", "correct the line that is named") from error
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in error.errors())
+        raise PipelineError(f"{path}: {wrong}", "correct these keys; pipelines/chest_ct/pipeline.toml is an example") from error

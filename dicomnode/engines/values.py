@@ -1,0 +1,53 @@
+"""What passes between a pipeline, its kind of reading and the network: plain arrays on grids."""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dicomnode.domain.findings import Classification, HeatMap, LabelMap, Lesion
+from dicomnode.domain.imaging import Refusal
+from dicomnode.imaging.resampling import Grid
+
+Box = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NetworkInput:
+    """pixels: (z, y, x) on `grid`; region: the box of it that matters, for a run that may crop."""
+
+    pixels: NDArray[np.generic]
+    grid: Grid
+    region: Box | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """probabilities: (channels, z, y, x) float32 on `grid`."""
+
+    probabilities: NDArray[np.float32]
+    grid: Grid
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Conclusion:
+    """Findings without the model's name and the timings."""
+
+    label_maps: tuple[LabelMap, ...] = ()
+    lesions: tuple[Lesion, ...] = ()
+    classifications: tuple[Classification, ...] = ()
+    heatmaps: tuple[HeatMap, ...] = ()
+    warnings: tuple[str, ...] = field(default=())
+
+
+class Reading(Protocol):
+    """One kind of pipeline applied to one volume; made for each run."""
+
+    def prepare(self) -> NetworkInput | Refusal:
+        """What the network shall see, or why it shall see nothing."""
+        ...
+
+    def conclude(self, prediction: Prediction) -> Conclusion | Refusal:
+        """What the network's probabilities mean, on the source grid."""
+        ...

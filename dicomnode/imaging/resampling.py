@@ -1,0 +1,222 @@
+"""Values of one grid on another, by linear interpolation.
+
+Two grids whose axes are parallel (any order, any direction) need only one small matrix per axis: a slice is `A @ slice @ B`,
+eight times faster than gathering eight neighbours per voxel, with the same values. Other grids go through scipy.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_PARALLEL_TOLERANCE = 1e-4  # in voxels of the source per voxel of the target: 0.05 voxel over 512
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grid:
+    """shape: (z, y, x) voxels; affine: 4×4, voxel index (z, y, x, 1) → LPS mm (x, y, z, 1) of the voxel's centre."""
+
+    shape: tuple[int, int, int]
+    affine: NDArray[np.float64]
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """(z, y, x) distance between voxel centres in mm."""
+        z, y, x = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(z), float(y), float(x)
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of one voxel in ml."""
+        return abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000.0
+
+    def part(self, box: tuple[slice, slice, slice]) -> "Grid":
+        """The grid of `array[box]`; slices with start and stop, step 1."""
+        starts = np.array([s.start for s in box], dtype=float)
+        affine = self.affine.copy()
+        affine[:3, 3] += affine[:3, :3] @ starts
+        z, y, x = (s.stop - s.start for s in box)
+        return Grid((z, y, x), affine)
+
+    def points_mm(self, indices: NDArray[np.floating]) -> NDArray[np.float64]:
+        """LPS points (…, 3) in mm of voxel indices (…, 3) in (z, y, x) order."""
+        return np.asarray(indices @ self.affine[:3, :3].T + self.affine[:3, 3])
+
+    def indices(self, points_mm: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Voxel indices (…, 3), fractional, of LPS points (…, 3) in mm."""
+        inverse = np.linalg.inv(self.affine)
+        return np.asarray(points_mm @ inverse[:3, :3].T + inverse[:3, 3])
+
+
+# World axis (LPS) and sign of the six anatomical directions.
+_DIRECTIONS = {"L": (0, 1), "R": (0, -1), "P": (1, 1), "A": (1, -1), "S": (2, 1), "I": (2, -1)}
+
+
+def canonical(values: NDArray[np.generic], grid: Grid) -> tuple[NDArray[np.generic], Grid]:
+    """The same voxels as a view (z, y, x) whose axes run nearest to head, back and the patient's left, and their grid."""
+    return oriented(values, grid, ("S", "P", "L"))
+
+
+def oriented(values: NDArray[np.generic], grid: Grid, toward: Sequence[str]) -> tuple[NDArray[np.generic], Grid]:
+    """The same voxels as a view whose axes run nearest to the directions `toward` ("L", "R", "A", "P", "S", "I"; one per axis).
+
+    Nothing is interpolated; an oblique volume stays oblique. Raises ValueError where `toward` names an axis twice.
+    """
+    worlds = [_DIRECTIONS[letter][0] for letter in toward]
+    if sorted(worlds) != [0, 1, 2]:
+        raise ValueError(f"{''.join(toward)} names no three axes of the patient")
+    direction = grid.affine[:3, :3] / np.linalg.norm(grid.affine[:3, :3], axis=0)
+    # All six orders are tried, so that an axis at 45° cannot be chosen twice.
+    order = max(permutations(range(3)), key=lambda axes: sum(abs(direction[w, a]) for w, a in zip(worlds, axes, strict=True)))
+    affine = grid.affine[:, [*order, 3]].copy()
+    view = values.transpose(order)
+    for axis, letter in enumerate(toward):
+        world, sign = _DIRECTIONS[letter]
+        if affine[world, axis] * sign < 0:
+            affine[:3, 3] += affine[:3, axis] * (view.shape[axis] - 1)
+            affine[:3, axis] *= -1
+            view = np.flip(view, axis)
+    z, y, x = view.shape
+    return view, Grid((z, y, x), affine)
+
+
+@dataclass(frozen=True, slots=True)
+class AxisMap:
+    """Target index t on one axis lies at source index `scale * t + offset` of the source's axis `source_axis`."""
+
+    source_axis: int
+    scale: float
+    offset: float
+
+
+def axis_maps(source: Grid, target: Grid) -> tuple[AxisMap, AxisMap, AxisMap] | None:
+    """How the target's axes (z, y, x) run along the source's, or None where the two grids are not parallel."""
+    matrix = np.linalg.inv(source.affine) @ target.affine
+    linear, offset = matrix[:3, :3], matrix[:3, 3]
+    axes = np.argmax(np.abs(linear), axis=0)
+    if sorted(axes.tolist()) != [0, 1, 2]:
+        return None
+    rest = linear.copy()
+    rest[axes, range(3)] = 0
+    if np.abs(rest * np.array(target.shape)).max() > _PARALLEL_TOLERANCE * max(target.shape):
+        return None
+    z, y, x = (AxisMap(int(axis), float(linear[axis, t]), float(offset[axis])) for t, axis in enumerate(axes))
+    return z, y, x
+
+
+def interpolation_matrix(source_size: int, target_size: int, scale: float, offset: float) -> Floats:
+    """(target_size, source_size) float32 W, so that W @ values is `values` at `scale * t + offset`; held at the borders."""
+    position = np.clip(scale * np.arange(target_size) + offset, 0, source_size - 1)
+    lower = np.minimum(position.astype(np.intp), max(source_size - 2, 0))
+    weight = (position - lower).astype(np.float32)
+    matrix = np.zeros((target_size, source_size), dtype=np.float32)
+    rows = np.arange(target_size)
+    matrix[rows, np.minimum(lower + 1, source_size - 1)] = weight
+    matrix[rows, lower] += 1 - weight
+    return matrix
+
+
+def slices_on(values: NDArray[np.generic], source: Grid, target: Grid) -> Iterator[Floats]:
+    """The target's slices one by one, (channels, y, x) float32, from `values` (channels, z, y, x) on `source`.
+
+    Outside the source the nearest border voxel holds.
+    """
+    maps = axis_maps(source, target)
+    if maps is None:
+        yield from _oblique(values, source, target)
+        return
+    along = values.transpose(0, *(1 + axis_map.source_axis for axis_map in maps))
+    rows, columns = (
+        interpolation_matrix(along.shape[1 + axis], target.shape[axis], maps[axis].scale, maps[axis].offset) for axis in (1, 2)
+    )
+    columns = np.ascontiguousarray(columns.T)
+    depth = along.shape[1]
+    blend = _Blend(along)
+    for index in range(target.shape[0]):
+        position = min(max(maps[0].scale * index + maps[0].offset, 0.0), depth - 1.0)
+        yield np.matmul(np.matmul(rows, blend.at(position)), columns)
+
+
+class _Blend:
+    """Slices of `along` (channels, depth, y, x) at fractional depths, each source slice converted only once in a row."""
+
+    def __init__(self, along: NDArray[np.generic]) -> None:
+        self._along = along
+        self._kept: dict[int, Floats] = {}
+
+    def at(self, position: float) -> Floats:
+        lower = int(position)
+        weight = np.float32(position - lower)
+        if weight < 1e-6:
+            return self._slice(lower)
+        return self._slice(lower) * (1 - weight) + self._slice(lower + 1) * weight
+
+    def _slice(self, index: int) -> Floats:
+        if index not in self._kept:
+            self._kept = {k: v for k, v in self._kept.items() if abs(k - index) <= 1}
+            self._kept[index] = np.ascontiguousarray(self._along[:, index], dtype=np.float32)
+        return self._kept[index]
+
+
+def _oblique(values: NDArray[np.generic], source: Grid, target: Grid) -> Iterator[Floats]:
+    from scipy import ndimage
+
+    matrix = np.linalg.inv(source.affine) @ target.affine
+    for index in range(target.shape[0]):
+        offset = matrix[:3, 3] + matrix[:3, 0] * index
+        plane = np.zeros((1, *target.shape[1:]))
+        yield np.stack(
+            [
+                ndimage.affine_transform(
+                    channel.astype(np.float32),
+                    np.column_stack([np.zeros(3), matrix[:3, 1:3]]),
+                    offset,
+                    output_shape=plane.shape,
+                    order=1,
+                    mode="nearest",
+                )[0]
+                for channel in values
+            ]
+        )
+
+
+def linear_on(values: NDArray[np.generic], source: Grid, target: Grid) -> Floats:
+    """`values` (z, y, x) on `source` → (z, y, x) float32 on `target`."""
+    result = np.empty(target.shape, dtype=np.float32)
+    for index, plane in enumerate(slices_on(values[None], source, target)):
+        result[index] = plane[0]
+    return result
+
+
+def labels_on(probabilities: NDArray[np.generic], source: Grid, target: Grid) -> NDArray[np.uint8]:
+    """Most probable channel of (channels, z, y, x) on `source`, interpolated before the choice → (z, y, x) uint8 on `target`."""
+    result = np.empty(target.shape, dtype=np.uint8)
+    for index, planes in enumerate(slices_on(probabilities, source, target)):
+        result[index] = _most_probable(planes)
+    return result
+
+
+def nearest_on(labels: NDArray[np.generic], source: Grid, target: Grid) -> NDArray[np.generic]:
+    """`labels` (z, y, x) on `source` at the nearest voxel → the same dtype on `target`. Raises ValueError if not parallel."""
+    maps = axis_maps(source, target)
+    if maps is None:
+        raise ValueError("labels are carried only between parallel grids")
+    along = labels.transpose(*(axis_map.source_axis for axis_map in maps))
+    indices = [
+        np.clip(np.rint(m.scale * np.arange(size) + m.offset), 0, limit - 1).astype(np.intp)
+        for m, size, limit in zip(maps, target.shape, along.shape, strict=True)
+    ]
+    return np.asarray(along[indices[0]][:, indices[1]][:, :, indices[2]])
+
+
+def _most_probable(planes: Floats) -> NDArray[np.uint8]:
+    """Running argmax over the first axis; np.argmax over a short leading axis is many times slower."""
+    best, label = planes[0].copy(), np.zeros(planes.shape[1:], dtype=np.uint8)
+    for channel in range(1, len(planes)):
+        better = planes[channel] > best
+        label[better] = channel
+        np.maximum(best, planes[channel], out=best)
+    return label
