@@ -1,9 +1,9 @@
 """Talking DICOM to peers, and who may talk to us.
 
 Enters: peers of the settings, files to send, addresses and AE titles of callers. Leaves: associations, C-STORE statuses,
-answers to C-ECHO and C-FIND, permission or none. Promises: a peer that cannot be reached is `PeerUnreachable` with the reason in words
-and what to do; a lost link is told apart from a refusal (`send_file` gives None); files leave as the bytes that they are,
-converted only between uncompressed transfer syntaxes. Knows no rows.
+answers to C-ECHO and C-FIND, permission or none. Promises: a peer that cannot be reached is `PeerUnreachable` with the reason
+in words and what to do; a lost link is told apart from a refusal (`send_file` gives None); files leave as the bytes that they
+are, converted only between uncompressed transfer syntaxes. Knows no rows.
 """
 
 from dicomnode.network.association import Timeouts, associate

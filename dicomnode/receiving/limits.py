@@ -1,0 +1,24 @@
+"""What one listener lets peers do. Each number bounds a way in which a peer could hold or fill the node."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """max_associations: established at once; more get A-ASSOCIATE-RJ (local limit exceeded).
+    max_waiting: connections that have not yet sent a whole A-ASSOCIATE-RQ; over it the oldest is closed.
+    association_deadline_s: from the connection to the whole A-ASSOCIATE-RQ. network_timeout_s: of silence afterwards.
+    announced_pdu_bytes: what we ask senders to keep to; max_pdu_bytes: what we read all the same, longer ones end the link.
+    max_object_bytes: of one data set, held in memory while it arrives. max_inflated_bytes: of a deflated one.
+    max_pipelined: requests sent without waiting for the answers (asynchronous window is 1: PS3.7 D.3.3.3).
+    """
+
+    max_associations: int = 25
+    max_waiting: int = 64
+    association_deadline_s: float = 10.0
+    network_timeout_s: float = 60.0
+    announced_pdu_bytes: int = 131_072
+    max_pdu_bytes: int = 16 << 20
+    max_object_bytes: int = 4 << 30
+    max_inflated_bytes: int = 512 << 20
+    max_pipelined: int = 16

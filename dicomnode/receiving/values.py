@@ -1,0 +1,57 @@
+"""Decodes the few header values that are indexed into text. Bad bytes become replacement characters, never an exception."""
+
+import re
+import struct
+from collections.abc import Sequence
+
+from pydicom.charset import convert_encodings, decode_bytes
+
+# VRs whose text depends on Specific Character Set (PS3.5 6.1.2.2).
+_TRANSLATED = frozenset({"SH", "LO", "ST", "LT", "UT", "UC", "PN"})
+_ASCII = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "UR"})
+_NUMBERS = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d", "UV": "Q", "SV": "q"}
+_MOST_BYTES = 16384  # the longest indexed values, LT, have 10,240 characters (PS3.5 Table 6.2-1)
+_MOST_CHARACTERS = 1024
+_PN_DELIMITERS = {0x5C, 0x5E, 0x3D}  # each resets to the first character set (PS3.5 6.1.2.5.3)
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_TEXT_DELIMITERS = {0x5C, 0x09, 0x0A, 0x0C, 0x0D}
+
+
+def encodings_of(specific_character_set: str) -> Sequence[str]:
+    """Python's names for the values of (0008,0005); an unknown term counts as the default repertoire."""
+    try:
+        return convert_encodings([term.strip() for term in specific_character_set.split("\\")])
+    except Exception:  # noqa: BLE001 - whatever a term makes pydicom do, the object is still storable
+        return ["iso8859"]
+
+
+def _decoded(raw: bytes, encodings: Sequence[str], delimiters: set[int]) -> str:
+    try:
+        return decode_bytes(raw, encodings, delimiters)
+    except Exception:  # noqa: BLE001 - unpaired escapes and the like
+        return raw.decode("latin-1")
+
+
+def as_text(vr: str, raw: bytes, encodings: Sequence[str], *, little_endian: bool) -> str:
+    """The value as text, several values joined by a backslash, without padding; "" for what has no text.
+
+    Control characters other than line ends become spaces: databases do not take NUL, logs and pages no escapes.
+    """
+    if vr in _NUMBERS:
+        return _numbers(raw, ("<" if little_endian else ">"), _NUMBERS[vr])
+    raw = raw[:_MOST_BYTES]
+    if vr in _ASCII:
+        text = raw.decode("ascii", "replace")
+    elif vr in _TRANSLATED:
+        text = _decoded(raw, encodings, _PN_DELIMITERS if vr == "PN" else _TEXT_DELIMITERS)
+    else:
+        return ""
+    text = _CONTROL.sub(" ", text[:_MOST_CHARACTERS])
+    return "\\".join(value.strip() for value in text.split("\\")).rstrip("\\") if text.strip(" \\") else ""
+
+
+def _numbers(raw: bytes, order: str, kind: str) -> str:
+    size = struct.calcsize(order + kind)
+    if not raw or len(raw) % size or len(raw) > _MOST_BYTES:
+        return ""
+    return "\\".join(f"{value:g}" if kind in "fd" else str(value) for (value,) in struct.iter_unpack(order + kind, raw))
