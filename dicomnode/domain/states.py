@@ -44,6 +44,7 @@ class JobEvent(StrEnum):
     FAILED = "failed"  # permanent, or the last attempt
     TRY_AGAIN = "try_again"  # transient failure, with backoff
     LEASE_LOST = "lease_lost"
+    WORKER_DIED = "worker_died"  # by signal, memory or hard timeout, while its supervisor lived: a crash that counts
     NODE_RESTARTED = "node_restarted"
     CANCELLED = "cancelled"
     SUPERSEDED = "superseded"  # late image or reprocessing: a new version takes over
@@ -89,6 +90,7 @@ JOB_TRANSITIONS: Mapping[tuple[JobState, JobEvent], JobState] = {
     (JobState.RUNNING, JobEvent.FAILED): JobState.FAILED,
     (JobState.RUNNING, JobEvent.TRY_AGAIN): JobState.QUEUED,
     (JobState.RUNNING, JobEvent.LEASE_LOST): JobState.QUEUED,
+    (JobState.RUNNING, JobEvent.WORKER_DIED): JobState.QUEUED,
     (JobState.RUNNING, JobEvent.NODE_RESTARTED): JobState.QUEUED,
     (JobState.QUEUED, JobEvent.CANCELLED): JobState.CANCELLED,
     (JobState.RUNNING, JobEvent.CANCELLED): JobState.CANCELLED,
@@ -97,6 +99,7 @@ JOB_TRANSITIONS: Mapping[tuple[JobState, JobEvent], JobState] = {
     (JobState.DONE, JobEvent.SUPERSEDED): JobState.SUPERSEDED,
     (JobState.REFUSED, JobEvent.SUPERSEDED): JobState.SUPERSEDED,
     (JobState.FAILED, JobEvent.SUPERSEDED): JobState.SUPERSEDED,
+    (JobState.CANCELLED, JobEvent.SUPERSEDED): JobState.SUPERSEDED,
     (JobState.FAILED, JobEvent.OPERATOR_RETRY): JobState.QUEUED,
     (JobState.REFUSED, JobEvent.OPERATOR_RETRY): JobState.QUEUED,
     (JobState.CANCELLED, JobEvent.OPERATOR_RETRY): JobState.QUEUED,
@@ -133,3 +136,9 @@ def next_state(table: Mapping[tuple[_State, _Event], _State], state: _State, eve
         return table[(state, event)]
     except KeyError:
         raise ImpossibleTransition(f"{type(state).__name__} {state.value!r} knows no event {event.value!r}") from None
+
+
+def diagram(table: Mapping[tuple[_State, _Event], _State]) -> str:
+    """The table as a Mermaid state diagram, for the docs."""
+    lines = [f"    {state.value} --> {after.value}: {event.value}" for (state, event), after in table.items()]
+    return "\n".join(["stateDiagram-v2", *lines])

@@ -1,7 +1,7 @@
 """What the registry hands out and takes in: frozen values, no rows, no sessions."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -242,4 +242,4 @@ class Transition:
     event: str
     reason: str
     at: datetime
-    details: Mapping[str, str] = field(default_factory=dict)
+    actor: str

@@ -8,6 +8,19 @@ from dicomnode.domain.clock import type_clock, utc_now
 from dicomnode.domain.received import Received
 from dicomnode.domain.results import ResultObject
 from dicomnode.domain.states import DeliveryEvent, JobEvent
+from dicomnode.registry import (
+    conflicts,
+    finishing,
+    judging,
+    migrations,
+    operator,
+    outbox,
+    queries,
+    queue,
+    receiving,
+)
+from dicomnode.registry import explain as explanation
+from dicomnode.registry.engine import Database
 from dicomnode.registry.records import (
     ClaimedDelivery,
     ClaimedJob,
@@ -24,95 +37,125 @@ class Registry:
 
     def __init__(self, url: str, *, clock: type_clock = utc_now) -> None:
         """`url`: sqlite:////absolute/path or postgresql+psycopg://…; nothing is opened yet."""
-        raise NotImplementedError
+        self._database = Database(url)
+        self._clock = clock
 
     def close(self) -> None:
         """Give all connections back."""
-        raise NotImplementedError
+        self._database.close()
 
     def prepare(self) -> str:
         """Bring an empty database to the newest revision; returns it. SettingsError for an older or unknown revision."""
-        raise NotImplementedError
+        return migrations.migrate(self._database, only_if_empty=True)
 
     def upgrade(self) -> str:
         """Migrate to the newest revision (`dicomnode db upgrade`); returns it."""
-        raise NotImplementedError
+        return migrations.migrate(self._database, only_if_empty=False)
 
     def revision(self) -> str | None:
         """The database's revision; None for an empty database."""
-        raise NotImplementedError
+        with self._database.read() as session:
+            return migrations.revision_of(session.connection())
 
     # receiving
 
     def instance(self, sop_instance_uid: str) -> KnownInstance | None:
         """What is stored under this UID."""
-        raise NotImplementedError
+        with self._database.read() as session:
+            return receiving.find_instance(session, sop_instance_uid)
 
     def add_instance(self, received: Received, *, ours: bool, replaces: bool = False) -> InstanceKeys:
         """Keep the row of a durable instance; committed on return. A late image reopens its series and supersedes its job.
 
         replaces: the stored bytes were missing or damaged; path, digests and size are renewed, no new work arises.
         """
-        raise NotImplementedError
+        with self._database.write() as session:
+            return receiving.add_instance(session, received, ours=ours, replaces=replaces)
 
     def record_conflict(self, received: Received, kind: str) -> None:
         """Same UID, other content (`ConflictKind`): hold the jobs of the series or study until an operator decides."""
-        raise NotImplementedError
+        with self._database.write() as session:
+            conflicts.record(session, received, kind, self._clock())
 
     def forget_instances(self, sop_instance_uids: Sequence[str]) -> int:
         """Remove rows whose bytes were never acknowledged (found after a crash); returns how many."""
-        raise NotImplementedError
+        with self._database.write() as session:
+            return receiving.forget_instances(session, sop_instance_uids, self._clock())
 
     def association_opened(self, calling: str, called: str, address: str) -> str:
         """Note an association; returns its key ("A90")."""
-        raise NotImplementedError
+        with self._database.write() as session:
+            return receiving.association_opened(session, calling, called, address, self._clock())
 
     def association_ended(self, key: str, how: str) -> None:
         """Note how an association ended: released, aborted, lost …"""
-        raise NotImplementedError
+        with self._database.write() as session:
+            receiving.association_ended(session, key, how, self._clock())
 
     def is_our_result(self, sop_instance_uid: str) -> bool:
         """Whether this node made, or already recognised, this instance as a result of this software."""
-        raise NotImplementedError
+        with self._database.read() as session:
+            return receiving.is_our_result(session, sop_instance_uid)
 
     def known_files(self) -> Iterator[tuple[Path, int, str]]:
         """(relative path, size in bytes, SHA-256) of every file that a row names: instances, quarantine and spooled results.
 
         The SHA-256 of an instance is that of its data set without preamble and file meta; of a result that of the whole file.
         """
-        raise NotImplementedError
+        after = [0, 0, 0]
+        while True:
+            # In pages: one long read would keep SQLite's write-ahead log from being folded back.
+            with self._database.read() as session:
+                page = list(receiving.known_files(session, (after[0], after[1], after[2])))
+            if not page:
+                return
+            for table, row_id, path, size_bytes, sha256 in page:
+                after[table] = row_id
+                yield path, size_bytes, sha256
 
     def last_clean_stop(self) -> datetime | None:
         """When the node last stopped in order; None if never."""
-        raise NotImplementedError
+        with self._database.read() as session:
+            return receiving.last_clean_stop(session)
 
     def mark_clean_stop(self) -> None:
         """The node stops in order now."""
-        raise NotImplementedError
+        with self._database.write() as session:
+            receiving.mark_clean_stop(session, self._clock())
 
     def instances_since(self, since: datetime | None) -> list[KnownInstance]:
         """Instances whose rows are newer than `since` (all for None): after a crash their bytes are looked at again."""
-        raise NotImplementedError
+        with self._database.read() as session:
+            return receiving.instances_since(session, since)
 
     # routing
 
     def studies_to_judge(self) -> list[StudyEvidence]:
         """The studies in which something arrived since routing settled them, with all evidence."""
-        raise NotImplementedError
+        with self._database.read() as session:
+            return judging.studies_to_judge(session)
 
     def record_judgement(self, judgement: StudyJudgement) -> list[str]:
         """Write what routing decided; returns the keys of new jobs. StaleUpdate if something arrived in between."""
-        raise NotImplementedError
+        with self._database.write() as session:
+            return judging.record(session, judgement, self._clock())
 
     # queue
 
     def claim_job(self, worker: str, lease_s: float) -> ClaimedJob | None:
         """The next job for this worker, or None. Jobs of held studies and series are left alone."""
-        raise NotImplementedError
+        now = self._clock()
+        # Most claims find nothing; looking first, beside the writers, keeps idle workers off the write lock.
+        with self._database.read() as session:
+            if not queue.anything_claimable(session, now):
+                return None
+        with self._database.write() as session:
+            return queue.claim(session, worker, lease_s, now)
 
     def renew_lease(self, job: ClaimedJob) -> None:
         """Own the job for another lease. StaleUpdate if it is no longer this worker's."""
-        raise NotImplementedError
+        with self._database.write() as session:
+            queue.renew(session, job, self._clock())
 
     def finish_job(
         self,
@@ -134,37 +177,68 @@ class Registry:
         event: FINISHED, REFUSED, FAILED or TRY_AGAIN. kinds_by_destination: the kinds a destination's profile takes
         (all for a destination that is not named). "Not run" objects are not sent again where an earlier version's already went.
         """
-        raise NotImplementedError
+        with self._database.write() as session:
+            finishing.finish(
+                session,
+                job,
+                event,
+                self._clock(),
+                reason_code=reason_code,
+                reason=reason,
+                findings_summary=findings_summary,
+                results=results,
+                destinations=destinations,
+                notes=notes,
+                timings_s=timings_s or {},
+                retry_after_s=retry_after_s,
+                kinds_by_destination=kinds_by_destination or {},
+            )
 
     def requeue_lost(self, now: datetime | None = None) -> int:
         """Jobs and deliveries whose lease ended go back to their queue; returns how many rows changed."""
-        raise NotImplementedError
+        now = self._clock() if now is None else now
+        with self._database.write() as session:
+            lost = "its sender was not heard of"
+            return queue.requeue_lost(session, now) + outbox.requeue_lost(session, now, all_sending=False, reason=lost)
 
     def worker_died(self, worker: str) -> int:
         """The worker died while its supervisor lived: its jobs are queued again, or failed as poison at the third crash."""
-        raise NotImplementedError
+        with self._database.write() as session:
+            return queue.worker_died(session, worker, self._clock())
 
     def node_restarted(self) -> int:
         """After a restart of the whole node: nobody runs anything; jobs are queued again with their attempt given back."""
-        raise NotImplementedError
+        now = self._clock()
+        with self._database.write() as session:
+            receiving.all_associations_ended(session, "the node was restarted", now)
+            outbox.requeue_lost(session, now, all_sending=True, reason="the node was restarted")
+            return queue.node_restarted(session, now)
 
     def retry(self, key: str) -> list[str]:
         """Operator: the same job (J) or delivery (D) again, or let a held series (E) or study (S) go on; changed keys."""
-        raise NotImplementedError
+        with self._database.write() as session:
+            return operator.retry(session, key, self._clock())
 
     def cancel(self, key: str) -> list[str]:
         """Operator: cancel a job (J) or delivery (D); returns changed keys."""
-        raise NotImplementedError
+        with self._database.write() as session:
+            return operator.cancel(session, key, self._clock())
 
     def reprocess(self, study_or_key: str) -> list[str]:
         """Operator: a new version with new UIDs, of one job (J) or, judged anew by the next sweep, of a study; changed keys."""
-        raise NotImplementedError
+        with self._database.write() as session:
+            return operator.reprocess(session, study_or_key, self._clock())
 
     # outbox
 
     def claim_delivery(self, worker: str, destination: str, lease_s: float) -> ClaimedDelivery | None:
         """The next object for this destination. Inside a job SEG goes first; SR and SC wait until it was accepted there."""
-        raise NotImplementedError
+        now = self._clock()
+        with self._database.read() as session:
+            if not outbox.anything_due(session, destination, now):
+                return None
+        with self._database.write() as session:
+            return outbox.claim(session, worker, destination, lease_s, now)
 
     def finish_delivery(
         self,
@@ -177,34 +251,51 @@ class Registry:
         proof: str = "",
     ) -> None:
         """End an attempt to send (ACCEPTED, TRY_AGAIN, REJECTED, HELD) or to prove (PROVED, PROOF_SAYS_MISSING)."""
-        raise NotImplementedError
+        with self._database.write() as session:
+            outbox.finish(
+                session,
+                delivery,
+                event,
+                self._clock(),
+                status=status,
+                error=error,
+                retry_after_s=retry_after_s,
+                proof=proof,
+            )
 
     def deliveries_to_prove(self, destination: str, limit: int = 100) -> list[ClaimedDelivery]:
         """Sent deliveries of this destination whose proof is due."""
-        raise NotImplementedError
+        with self._database.read() as session:
+            return outbox.to_prove(session, destination, limit, self._clock())
 
     def postpone_proof(self, delivery: ClaimedDelivery, retry_after_s: float, error: str = "") -> None:
         """No answer on this delivery's proof yet: ask again later."""
-        raise NotImplementedError
+        with self._database.write() as session:
+            outbox.postpone_proof(session, delivery, retry_after_s, error, self._clock())
 
     # queries
 
     def status_counts(self) -> dict[str, object]:
         """{"counts": {studies, series, instances, jobs:{state:n}, deliveries:{state:n}}, "oldest_queued_s": float | None}."""
-        raise NotImplementedError
+        with self._database.read() as session:
+            return queries.status_counts(session, self._clock())
 
     def studies(self, query: str = "", limit: int = 100) -> list[dict[str, object]]:
         """The `studies` of the contract, newest first; `query`: UID, key, patient, accession number, * as wildcard."""
-        raise NotImplementedError
+        with self._database.read() as session:
+            return queries.studies(session, query, limit)
 
     def explain(self, study: str) -> dict[str, object]:
         """The contract's `explain`: paragraph, series with routes, jobs, results, deliveries. UsageError if unknown."""
-        raise NotImplementedError
+        with self._database.read() as session:
+            return explanation.explain(session, study, self._clock())
 
     def find_study(self, text: str) -> int | None:
         """The id of the study with this UID, key ("S12") or accession number."""
-        raise NotImplementedError
+        with self._database.read() as session:
+            return queries.find_study(session, text)
 
     def audit(self, key: str) -> list[Transition]:
         """Every transition of one row ("E34", "J56", "D78"), oldest first."""
-        raise NotImplementedError
+        with self._database.read() as session:
+            return queries.audit(session, key)

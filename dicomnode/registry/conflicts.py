@@ -1,0 +1,137 @@
+"""Who is the patient, and what contradicts what: header versions, conflicts, holds and their release."""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from dicomnode.domain.received import Received
+from dicomnode.registry.records import STUDY_CONFLICTS, ConflictKind
+from dicomnode.registry.tables import Conflict, HeaderVersion, Instance, Series, Study
+from dicomnode.registry.text import header_text
+from dicomnode.registry.transitions import SERIES, remarked
+
+# Column of Study → DICOM keyword.
+STUDY_COLUMNS = {
+    "patient_id": "PatientID",
+    "issuer_of_patient_id": "IssuerOfPatientID",
+    "patient_name": "PatientName",
+    "patient_birth_date": "PatientBirthDate",
+    "patient_sex": "PatientSex",
+    "accession_number": "AccessionNumber",
+    "study_date": "StudyDate",
+    "study_time": "StudyTime",
+    "study_description": "StudyDescription",
+}
+_IDENTITY = ("PatientID", "PatientName", "PatientBirthDate")
+
+HOLD_REASONS = {
+    ConflictKind.HEADER: "an instance came again with other patient or study attributes",
+    ConflictKind.IDENTITY: "its instances name different patients",
+    ConflictKind.PIXELS: "an instance came again with other pixels",
+    ConflictKind.GEOMETRY: "an instance came again with another position or size",
+}
+
+
+def study_columns(attributes: Mapping[str, str]) -> dict[str, str]:
+    """The columns of a study's row from the headers of its first instance."""
+    return {column: header_text(attributes, keyword) for column, keyword in STUDY_COLUMNS.items()}
+
+
+def keep_header_version(session: Session, study_id: int, attributes: Mapping[str, str], now: datetime) -> None:
+    """The patient and study attributes of `attributes` as the study's next version."""
+    newest = session.scalar(select(func.max(HeaderVersion.version)).where(HeaderVersion.study_id == study_id)) or 0
+    kept = {keyword: header_text(attributes, keyword) for keyword in STUDY_COLUMNS.values()}
+    session.add(HeaderVersion(study_id=study_id, version=newest + 1, attributes=kept, received_at=now))
+
+
+def check_identity(session: Session, study: Study, series_id: int, received: Received) -> None:
+    """Hold the study if this instance names another patient; an identity that was met before says nothing new."""
+    first = {keyword: getattr(study, column) for column, keyword in STUDY_COLUMNS.items()}
+    if same_identity(first, received.attributes):
+        return
+    versions = session.scalars(select(HeaderVersion).where(HeaderVersion.study_id == study.id))
+    if any(same_identity(version.attributes, received.attributes) for version in versions):
+        return
+    keep_header_version(session, study.id, received.attributes, received.received_at)
+    _keep_conflict(session, study.id, series_id, received, ConflictKind.IDENTITY, path="")
+    study.held = HOLD_REASONS[ConflictKind.IDENTITY]
+
+
+def same_identity(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Whether two headers can be of one patient: what both state, agrees. Case, padding, last ^ mean nothing (PS3.5 6.2)."""
+    for keyword in _IDENTITY:
+        first, second = _comparable(one, keyword), _comparable(other, keyword)
+        if first and second and first != second:
+            return False
+    return True
+
+
+def _comparable(attributes: Mapping[str, str], keyword: str) -> str:
+    text = header_text(attributes, keyword).upper()
+    # A name's ideographic and phonetic groups come and go between systems; the first group is compared.
+    return text.split("=")[0].rstrip("^ ") if keyword == "PatientName" else text
+
+
+def record(session: Session, received: Received, kind: str, now: datetime) -> bool:
+    """Keep the conflict and hold series or study; False if no instance of this UID is stored."""
+    row = session.execute(
+        select(Series.id, Series.study_id, Series.state)
+        .join(Instance, Instance.series_id == Series.id)
+        .where(Instance.sop_instance_uid == received.sop_instance_uid)
+    ).one_or_none()
+    if row is None:
+        return False
+    conflict = ConflictKind(kind)
+    _keep_conflict(session, row.study_id, row.id, received, conflict, path=received.path.as_posix())
+    if conflict in STUDY_CONFLICTS:
+        keep_header_version(session, row.study_id, received.attributes, now)
+        session.execute(update(Study).where(Study.id == row.study_id).values(held=HOLD_REASONS[conflict]))
+    else:
+        session.execute(update(Series).where(Series.id == row.id).values(held=HOLD_REASONS[conflict]))
+        remarked(session, SERIES, row.id, row.state, "held", now=now, reason=HOLD_REASONS[conflict])
+    return True
+
+
+def _keep_conflict(
+    session: Session, study_id: int, series_id: int, received: Received, kind: ConflictKind, *, path: str
+) -> None:
+    session.add(
+        Conflict(
+            study_id=study_id,
+            series_id=series_id,
+            kind=kind.value,
+            sop_instance_uid=received.sop_instance_uid,
+            path=path,
+            sha256=received.sha256,
+            size_bytes=received.size_bytes,
+            received_at=received.received_at,
+        )
+    )
+
+
+def release_study(session: Session, study_id: int, now: datetime) -> list[str]:
+    """An operator lets a held study, and every held series of it, go on; the keys of what was held."""
+    changed = [f"S{study_id}"] if session.scalar(select(Study.held).where(Study.id == study_id)) else []
+    session.execute(update(Study).where(Study.id == study_id).values(held=""))
+    for series_id in session.scalars(select(Series.id).where(Series.study_id == study_id, Series.held != "")).all():
+        changed += release_series(session, series_id, now)
+    _decide(session, Conflict.study_id == study_id, now)
+    return changed
+
+
+def release_series(session: Session, series_id: int, now: datetime) -> list[str]:
+    """An operator lets a held series go on; its key if it was held."""
+    row = session.execute(select(Series.state, Series.held).where(Series.id == series_id)).one()
+    if not row.held:
+        return []
+    session.execute(update(Series).where(Series.id == series_id).values(held=""))
+    remarked(session, SERIES, series_id, row.state, "released", now=now, reason="operator")
+    _decide(session, Conflict.series_id == series_id, now)
+    return [f"E{series_id}"]
+
+
+def _decide(session: Session, condition: object, now: datetime) -> None:
+    undecided = Conflict.decided_at.is_(None)
+    session.execute(update(Conflict).where(condition, undecided).values(decided_at=now))  # type: ignore[arg-type]

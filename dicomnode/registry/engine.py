@@ -1,0 +1,151 @@
+"""Engines and sessions: all that SQLite and PostgreSQL do differently stands here.
+
+The SQLite recipe was measured: Python's sqlite3 begins no transaction for a SELECT, and a deferred BEGIN that reads, then
+writes after another's commit, fails at once with SQLITE_BUSY_SNAPSHOT whatever the timeout. So writers begin IMMEDIATE,
+readers plain.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.orm import Session
+
+from dicomnode.domain.errors import DatabaseUnreachable, DicomNodeError, OutOfSpace, SettingsError
+from dicomnode.registry.tables import Base
+
+BUSY_TIMEOUT_S = 30
+
+
+class Database:
+    """One engine, and the three kinds of transaction on it: read, write, migrate."""
+
+    def __init__(self, url: str) -> None:
+        """SettingsError for a URL that SQLAlchemy cannot use."""
+        try:
+            self.url = make_url(url)
+            self.is_sqlite = self.url.get_backend_name() == "sqlite"
+            self._engine = _sqlite_engine(url) if self.is_sqlite else create_engine(url, pool_pre_ping=True)
+        except (ArgumentError, NoSuchModuleError, ImportError) as error:
+            raise SettingsError(
+                f"database.url cannot be used ({type(error).__name__})",
+                "write sqlite:////absolute/path.db, or postgresql+psycopg://… with the driver installed",
+            ) from error
+        self._reader = self._engine.execution_options(sqlite_begin="BEGIN")
+        # SQLite's busy handler sleeps and is unfair; threads of one process queue here instead.
+        self._one_writer = threading.Lock() if self.is_sqlite else None
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A consistent view; works beside a writer."""
+        with translated_errors(), Session(self._reader) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """One transaction, committed at the end, rolled back on any exception."""
+        with ExitStack() as stack:
+            if self._one_writer is not None:
+                stack.enter_context(self._one_writer)
+            stack.enter_context(translated_errors())
+            session = stack.enter_context(Session(self._engine, expire_on_commit=False))
+            stack.enter_context(session.begin())
+            yield session
+
+    @contextmanager
+    def migrate(self) -> Iterator[Connection]:
+        """One transaction for migrations.
+
+        On SQLite foreign keys are off in it: Alembic's batch mode drops and recreates tables, and with foreign keys on and
+        ON DELETE CASCADE that silently deleted all child rows (measured). They are checked before the commit instead.
+        """
+        with translated_errors(), self._engine.connect() as connection:
+            if self.is_sqlite:
+                _pragma(connection, "foreign_keys=OFF")  # a no-op inside a transaction, so before it
+            try:
+                with connection.begin():
+                    yield connection
+                    if self.is_sqlite and (broken := connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()):
+                        tables = ", ".join(sorted({str(row[0]) for row in broken}))
+                        raise DicomNodeError(
+                            f"the migration would leave rows without their parents in {tables}",
+                            "nothing was changed; keep a backup of the database and report this",
+                        )
+            finally:
+                if self.is_sqlite:
+                    _pragma(connection, "foreign_keys=ON")
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self._engine.dispose()
+
+
+def _sqlite_engine(url: str) -> Engine:
+    engine = create_engine(
+        url,
+        connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
+        pool_size=16,
+        max_overflow=48,
+        pool_timeout=BUSY_TIMEOUT_S,
+    )
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # transactions are begun below, not by the driver's guess
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN IMMEDIATE"))
+
+    return engine
+
+
+def _pragma(connection: Connection, text: str) -> None:
+    raw = connection.connection.dbapi_connection
+    if isinstance(raw, sqlite3.Connection):
+        raw.execute(f"PRAGMA {text}").fetchall()
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """The driver's errors as ours, without the statement's parameters: those hold patient data."""
+    try:
+        yield
+    except (OperationalError, InterfaceError) as error:
+        raise _translated(error) from None
+    except DBAPIError as error:
+        error.hide_parameters = True
+        raise
+
+
+def _translated(error: DBAPIError) -> DicomNodeError:
+    name = str(getattr(error.orig, "sqlite_errorname", "") or getattr(error.orig, "sqlstate", "") or type(error.orig).__name__)
+    if name == "SQLITE_FULL":
+        return OutOfSpace("the disk of the database is full", "free space on it; what was acknowledged is kept")
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return DatabaseUnreachable(
+            f"the database stayed locked for {BUSY_TIMEOUT_S} s ({name})",
+            "look for a long-running command or backup that holds it, then try again",
+        )
+    if name == "SQLITE_ERROR" and "no such table" in str(error.orig):
+        return SettingsError("the database is empty", "run `dicomnode db upgrade`, or start the node once")
+    return DatabaseUnreachable(
+        f"the database does not answer ({name})",
+        "check database.url, that its folder exists and may be written, and its server",
+    )
+
+
+def insert_if_absent(session: Session, row: type[Base], values: Mapping[str, object], unique: Sequence[str]) -> None:
+    """INSERT … ON CONFLICT DO NOTHING, spelled for the database at hand: two writers may meet a new study at once."""
+    if session.get_bind().dialect.name == "sqlite":
+        session.execute(sqlite_insert(row).values(**values).on_conflict_do_nothing(index_elements=list(unique)))
+    else:
+        session.execute(postgresql_insert(row).values(**values).on_conflict_do_nothing(index_elements=list(unique)))

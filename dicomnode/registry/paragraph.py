@@ -1,0 +1,230 @@
+"""One paragraph for people, made of nothing but the JSON of `explain`: what came, what was waited for, what ran, what left."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+type_json = Mapping[str, Any]
+
+
+def paragraph(answer: type_json) -> str:
+    """The whole story in plain English, times in UTC."""
+    foreign = [one for one in answer["series"] if not one["ours"]]
+    jobs = [job for one in answer["series"] for job in one["jobs"]]
+    deliveries = [delivery for one in answer["series"] for delivery in one["deliveries"]]
+    sentences = [
+        _arrival(answer, foreign),
+        *_ours(answer["series"]),
+        *_holds(answer),
+        *_completion(foreign),
+        *_routes(foreign, jobs),
+        *(sentence for job in jobs for sentence in _job(job, deliveries)),
+    ]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _arrival(answer: type_json, foreign: Sequence[type_json]) -> str:
+    if not foreign:
+        return f"Study {answer['key']} holds nothing but results."
+    modalities = Counter(one["modality"] or "without modality" for one in foreign)
+    instances = sum(one["instances"] for one in foreign)
+    sources = {(one["from"]["calling_ae"], one["from"]["address"]) for one in foreign}
+    senders = _list(f"{ae or 'an unnamed sender'} ({address})" if address else ae for ae, address in sorted(sources))
+    first = min(one["evidence"]["first_arrival_at"] for one in foreign)
+    last = max(one["evidence"]["last_arrival_at"] for one in foreign)
+    kinds = _list(f"{count} {modality}" for modality, count in sorted(modalities.items()))
+    return (
+        f"Study {answer['key']} came from {senders} {_between(first, last)}: "
+        f"{_count(len(foreign), 'series', 'series')} ({kinds}) with {_count(instances, 'instance')}."
+    )
+
+
+def _ours(series: Sequence[type_json]) -> Iterable[str]:
+    ours = [one["key"] for one in series if one["ours"]]
+    if ours:
+        verb, it = ("holds", "it starts") if len(ours) == 1 else ("hold", "they start")
+        yield f"{_list(ours)} {verb} results of this software that were sent to us; {it} no new work."
+
+
+def _holds(answer: type_json) -> Iterable[str]:
+    key = answer["key"]
+    if answer["held"]:
+        yield (
+            f"The study is held because {answer['held']}: no job starts and no result leaves until an operator has looked "
+            f"and runs `dicomnode retry {key}`."
+        )
+    for one in answer["series"]:
+        if one["held"]:
+            name = one["key"]
+            yield f"{name} is held because {one['held']}: its job waits for an operator and `dicomnode retry {name}`."
+
+
+def _completion(foreign: Sequence[type_json]) -> Iterable[str]:
+    by_reason: dict[str, list[str]] = {}
+    for one in foreign:
+        evidence = one["evidence"]
+        if one["state"] == "arriving":
+            waits = evidence.get("waits_for")
+            reason = f"still arriving and {'waits for ' + waits if waits else 'not judged yet'}"
+        elif evidence.get("forced"):
+            reason = f"taken as complete by force at {_time(evidence['completed_at'])}: {evidence.get('why', '')}"
+        else:
+            reason = f"complete at {_time(evidence['completed_at'])}: {evidence.get('why', '')}"
+        again = evidence.get("reopened", 0)
+        if again:
+            reason = f"reopened {_times(again)} by late images and {reason}"
+        by_reason.setdefault(reason, []).append(one["key"])
+    for reason, names in by_reason.items():
+        verb = ("is" if len(names) == 1 else "are") if "arriving" in reason else ("was" if len(names) == 1 else "were")
+        yield f"{_list(names)} {verb} {reason.rstrip(': ')}."
+
+
+def _routes(foreign: Sequence[type_json], jobs: Sequence[type_json]) -> Iterable[str]:
+    verdicts = [(one, verdict) for one in foreign for verdict in one["routes"]]
+    if not verdicts:
+        if foreign and all(one["state"] == "complete" for one in foreign) and not jobs:
+            yield "No route is set up, so nothing was run; add [[routes]] to the settings."
+        return
+    for route in dict.fromkeys(verdict["route"] for _, verdict in verdicts):
+        of_route = [(one, verdict) for one, verdict in verdicts if verdict["route"] == route]
+        yield from _route(route, of_route)
+    if not any(verdict["matched"] for _, verdict in verdicts):
+        yield "So no route takes this study and no AI ran on it."
+
+
+def _route(route: str, verdicts: Sequence[tuple[type_json, type_json]]) -> Iterable[str]:
+    chosen = [(one, verdict) for one, verdict in verdicts if verdict["chosen"]]
+    losers = [(one, verdict) for one, verdict in verdicts if verdict["matched"] and not verdict["chosen"]]
+    strangers = [(one, verdict) for one, verdict in verdicts if not verdict["matched"]]
+    for one, verdict in chosen:
+        yield f"Route {route} chose {_name(one)}: {verdict['why']}."
+    if losers:
+        verb = "It did not choose" if chosen else f"Route {route} matched, but cannot use,"
+        yield f"{verb} {_reasons(losers)}."
+    if strangers:
+        yield f"Route {route} does not match {_reasons(strangers)}."
+
+
+def _reasons(verdicts: Iterable[tuple[type_json, type_json]]) -> str:
+    return "; ".join(f"{_name(one)}: {verdict['why']}" for one, verdict in verdicts)
+
+
+def _name(one: type_json) -> str:
+    label = f" “{one['description']}”" if one["description"] else ""
+    return f"{one['key']}{label}"
+
+
+def _job(job: type_json, deliveries: Sequence[type_json]) -> Iterable[str]:
+    name, what = job["id"], f"{job['pipeline']}, version {job['version']}"
+    state, reason = job["state"], job["reason"].rstrip(".")
+    if state == "superseded":
+        took = f" {job['replaced_by']} took its place." if job["replaced_by"] else ""
+        ended = f" after it had ended as {_outcome(job)}" if job["outcome"] else " before it ended"
+        yield f"Job {name} ({what}) was superseded{ended}.{took}"
+    elif state == "queued":
+        yield _queued(job, name, what, reason)
+    elif state == "running":
+        yield f"Job {name} ({what}) is running since {_time(job['started_at'])}, attempt {job['attempt']}."
+    elif state == "done":
+        seconds = sum(value for value in job["timings_s"].values() if isinstance(value, int | float))
+        yield f"Job {name} ({what}) is done{f' in {seconds:.1f} s' if seconds else ''}: {_findings(job['findings'])}."
+        yield from (f"Warning: {str(text).rstrip('.')}." for text in (job["findings"] or {}).get("warnings") or ())
+    elif state == "refused":
+        remedy = f" What to do: {job['remedy'].rstrip('.')}." if job["remedy"] else ""
+        yield f"Job {name} ({what}) was not run ({job['reason_code']}): {reason}.{remedy}"
+    elif state == "failed":
+        yield f"Job {name} ({what}) failed ({job['reason_code']}): {reason}. `dicomnode retry {name}` runs it again."
+    else:
+        yield f"Job {name} ({what}) was cancelled by an operator; `dicomnode retry {name}` runs it after all."
+    yield from (f"Note: {str(note).rstrip('.')}." for note in job["notes"])
+    yield from _sent(job, [one for one in deliveries if one["job"] == name])
+
+
+def _outcome(job: type_json) -> str:
+    return "done" if job["outcome"] == "finished" else str(job["outcome"])
+
+
+def _queued(job: type_json, name: str, what: str, reason: str) -> str:
+    if job["held"]:
+        return f"Job {name} ({what}) waits for an operator because {job['held']}; `dicomnode retry {name}` lets it go on."
+    again = f" for attempt {job['attempt'] + 1}, since the last one did not end: {reason or 'it was broken off'}"
+    pause = job["next_attempt_in_s"]
+    later = f", in {pause:.0f} s" if pause else ""
+    return f"Job {name} ({what}) is queued{again if job['attempt'] else ''}{later}."
+
+
+def _findings(findings: type_json | None) -> str:
+    if not findings:
+        return "nothing is recorded of its findings"
+    parts = []
+    lesions = findings.get("lesions")
+    if isinstance(lesions, list):
+        parts.append(_count(len(lesions), "lesion") if lesions else "no lesion")
+    for one in findings.get("classifications") or ():
+        probability = one.get("probability")
+        chance = f" (probability {probability:.2f})" if isinstance(probability, int | float) else ""
+        parts.append(f"{one.get('name', 'finding')} {one.get('value', '')}{chance}".strip())
+    for one in findings.get("segments") or ():
+        volume = one.get("volume_ml")
+        if isinstance(volume, int | float):
+            parts.append(
+                f"{one.get('label', 'segment')} {volume:.0f} ml" if volume >= 10 else f"{one.get('label')} {volume:.2f} ml"
+            )
+    return ", ".join(parts) or "its findings are in the results"
+
+
+_DELIVERY_WORDS = {
+    "waiting": "waits to be sent to {to}",
+    "sending": "is being sent to {to}",
+    "sent": "was accepted by {to}",
+    "confirmed": "was accepted by {to} and is proved to be there",
+    "rejected": "was rejected by {to}",
+    "held": "is held back from {to}",
+    "cancelled": "will not be sent to {to}",
+}
+
+
+def _sent(job: type_json, deliveries: Sequence[type_json]) -> Iterable[str]:
+    groups: dict[tuple[str, str, str, str], list[type_json]] = {}
+    for one in deliveries:
+        groups.setdefault((one["destination"], one["state"], one["last_error"], one["proof"]), []).append(one)
+    for (destination, state, error, proof), members in groups.items():
+        words = _DELIVERY_WORDS[state].format(to=destination)
+        subject = _list(one["kind"] for one in members)
+        if len(members) > 1:
+            for singular, plural in (("waits", "wait"), ("was ", "were "), ("is ", "are ")):
+                words = words.replace(singular, plural)
+        proved = f" ({proof})" if proof else ""
+        wrong = f" ({error.rstrip('.')})" if error else ""
+        ids = _list(one["id"] for one in members)
+        act = f"; `dicomnode retry {members[0]['id']}` sends it again" if state in ("rejected", "held") else ""
+        yield f"{subject} ({ids}) {words}{proved}{wrong}{act}."
+    if job["state"] == "done" and not deliveries:
+        yield "Nothing was sent."
+
+
+def _list(words: Iterable[str]) -> str:
+    items = list(words)
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def _times(number: int) -> str:
+    return {1: "once", 2: "twice"}.get(number, f"{number} times")
+
+
+def _time(text: str | None) -> str:
+    return f"{datetime.fromisoformat(text):%H:%M:%S} UTC" if text else "an unknown time"
+
+
+def _between(first: str, last: str) -> str:
+    start, end = datetime.fromisoformat(first), datetime.fromisoformat(last)
+    if (end - start).total_seconds() < 1:
+        return f"on {start:%Y-%m-%d} at {start:%H:%M:%S} UTC"
+    if start.date() == end.date():
+        return f"on {start:%Y-%m-%d} between {start:%H:%M:%S} and {end:%H:%M:%S} UTC"
+    return f"between {start:%Y-%m-%d %H:%M:%S} and {end:%Y-%m-%d %H:%M:%S} UTC"
