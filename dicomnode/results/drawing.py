@@ -56,6 +56,17 @@ def draw_text(
     pen.text(place, text, color, font(size), anchor=anchor, stroke_width=max(1, size // 10), stroke_fill=BLACK)
 
 
+def draw_plate(picture: Image.Image, place: tuple[float, float], text: str, size: int, color: type_rgb, anchor: str) -> None:
+    """One line on a dark, half transparent plate: small coloured letters stay crisp on any tissue."""
+    pen = ImageDraw.Draw(picture)
+    left, top, right, bottom = pen.textbbox(place, text, font(size), anchor=anchor)
+    margin = size * 0.25
+    corner = (round(left - margin), round(top - margin))
+    under = picture.crop((*corner, round(right + margin), round(bottom + margin)))
+    picture.paste(Image.blend(under, Image.new("RGB", under.size), 0.65), corner)
+    pen.text(place, text, color, font(size), anchor=anchor)
+
+
 def wrap(text: str, size: int, width: float) -> list[str]:
     """Lines of at most `width` pixels, broken at spaces."""
     lines = [""]
@@ -115,7 +126,7 @@ def heat_colors() -> NDArray[np.uint8]:
 def blend_heat(picture: Image.Image, values: NDArray[np.uint8]) -> Image.Image:
     """The picture with a heat map over it: the hotter, the less of the picture shows through; cold is left as it is."""
     heat = Image.fromarray(heat_colors()[values])
-    opacity = Image.fromarray((np.clip(values.astype(np.float32) - 25, 0, None) * (150 / 230)).astype(np.uint8))
+    opacity = Image.fromarray((np.clip(values.astype(np.float32) - 25, 0, None) * (120 / 230)).astype(np.uint8))
     if heat.size != picture.size:
         heat = heat.resize(picture.size, Image.Resampling.BILINEAR)
         opacity = opacity.resize(picture.size, Image.Resampling.BILINEAR)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image, ImageDraw
 
 from dicomnode.domain.findings import Findings, Lesion
@@ -10,7 +11,7 @@ from dicomnode.domain.imaging import Image2D, Volume
 from dicomnode.results import drawing
 from dicomnode.results.drawing import AMBER, BLACK, GREY, WHITE
 from dicomnode.results.outlines import key_slice
-from dicomnode.results.slices import Look, centre_in_picture, slice_picture, stack_of
+from dicomnode.results.slices import Look, centre_in_picture, draw_sides, slice_picture, stack_of
 
 SIDE = 1024
 LEFT, RIGHT = 56, SIDE - 56
@@ -18,7 +19,8 @@ TOP = 116  # below the tenth that viewers cover
 GROUND = (14, 17, 22)
 RED = (232, 84, 84)
 LARGE, MIDDLE, SMALL = 38, 28, 23
-THUMBNAIL = 292
+THUMBNAIL, LARGE_THUMBNAIL = 292, 390
+MARGIN = 0.04
 MOST_ROWS = 5
 COLUMNS = (("Finding", 0), ("Side", 206), ("Image", 300), ("Long x short mm", 390), ("ml", 600), ("Mean", 690), ("Prob.", 800))
 
@@ -88,38 +90,68 @@ def summary_page(image: Volume | Image2D, findings: Findings, text: PageText) ->
 
 def _key_pictures(page: Page, image: Volume | Image2D, findings: Findings, text: PageText) -> None:
     """Up to three slices, of the most probable lesions; of a single lesion the slice and its surroundings enlarged."""
-    look = Look(names=False, shortest_side=2 * THUMBNAIL)
     lesions = sorted(findings.lesions, key=lambda one: -one.probability)[:3]
+    side = THUMBNAIL if len(lesions) > 2 else LARGE_THUMBNAIL
     shown: list[tuple[Image.Image, str]] = []
     for lesion in lesions:
         index = key_slice(findings, lesion)
-        shown.append((slice_picture(image, findings, index, look), f"image {text.image_numbers[index]}: {lesion.label}"))
+        shown.append((_thumbnail(image, findings, index, side), f"image {text.image_numbers[index]}: {lesion.label}"))
     if len(lesions) == 1:
-        shown.append((_enlarged(image, findings, lesions[0]), f"{lesions[0].label}, enlarged"))
+        shown.append((_enlarged(image, findings, lesions[0], side), f"{lesions[0].label}, enlarged"))
     if not lesions:
         index = len(stack_of(image)) // 2
-        shown.append((slice_picture(image, findings, index, look), f"image {text.image_numbers[index]}"))
+        shown.append((_thumbnail(image, findings, index, side), f"image {text.image_numbers[index]}"))
     left = LEFT
     for picture, caption in shown:
-        thumbnail = picture.copy()
-        thumbnail.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-        page.picture.paste(thumbnail, (left, page.y))
-        fitting = drawing.shorten(caption, SMALL, THUMBNAIL)
-        drawing.draw_text(page.picture, (left, page.y + THUMBNAIL + 6), fitting, SMALL, GREY)
-        left += THUMBNAIL + 18
-    page.y += THUMBNAIL + 46
+        page.picture.paste(picture, (left, page.y))
+        drawing.draw_text(page.picture, (left, page.y + side + 6), drawing.shorten(caption, SMALL, side), SMALL, GREY)
+        left += side + 18
+    page.y += side + 46
 
 
-def _enlarged(image: Volume | Image2D, findings: Findings, lesion: Lesion) -> Image.Image:
-    """A square of about six lesions' width around the lesion, at least 50 mm."""
-    look = Look(names=False, sides=False, shortest_side=2048)
-    index = key_slice(findings, lesion)
+def _thumbnail(image: Volume | Image2D, findings: Findings, index: int, side: int) -> Image.Image:
+    """The slice, cut to what was segmented anywhere in the volume, in a square of `side` pixels."""
+    rows, columns = stack_of(image).shape[1:]
+    box = _segmented(findings, rows, columns)
+    width, height = box.right - box.left, box.bottom - box.top
+    enlargement = side / max(width * columns, height * rows) * min(rows, columns)
+    look = Look(names=False, shortest_side=min(round(enlargement), 2048), sides=False)
     picture = slice_picture(image, findings, index, look)
+    corners = (box.left * picture.width, box.top * picture.height, box.right * picture.width, box.bottom * picture.height)
+    cut = picture.crop((round(corners[0]), round(corners[1]), round(corners[2]), round(corners[3])))
+    cut.thumbnail((side, side), Image.Resampling.LANCZOS)
+    square = Image.new("RGB", (side, side))
+    square.paste(cut, ((side - cut.width) // 2, (side - cut.height) // 2))
+    if isinstance(image, Volume):
+        draw_sides(square, image.affine)
+    return square
+
+
+def _segmented(findings: Findings, rows: int, columns: int) -> drawing.Rectangle:
+    """Shares (0 to 1) of the image that hold all segments, with a margin; the whole image without segments."""
+    shows = np.zeros((rows, columns), bool)
+    for one in findings.label_maps:
+        shows |= one.labels.any(axis=0)
+    if not shows.any():
+        return drawing.Rectangle(0, 0, 1, 1)
+    down, across = np.flatnonzero(shows.any(axis=1)), np.flatnonzero(shows.any(axis=0))
+    return drawing.Rectangle(
+        max(0.0, across[0] / columns - MARGIN),
+        max(0.0, down[0] / rows - MARGIN),
+        min(1.0, (across[-1] + 1) / columns + MARGIN),
+        min(1.0, (down[-1] + 1) / rows + MARGIN),
+    )
+
+
+def _enlarged(image: Volume | Image2D, findings: Findings, lesion: Lesion, side: int) -> Image.Image:
+    """A square of three lesions' width around the lesion, at least 50 mm."""
+    picture = slice_picture(image, findings, key_slice(findings, lesion), Look(names=False, sides=False, shortest_side=2048))
     (x, y), pixels_per_mm = centre_in_picture(image, findings, lesion, picture.size)
     half = min(max(25.0, 1.5 * lesion.long_axis_mm) * pixels_per_mm, min(picture.size) / 2)
     left = min(max(x - half, 0), picture.width - 2 * half)
     top = min(max(y - half, 0), picture.height - 2 * half)
-    return picture.crop((int(left), int(top), int(left + 2 * half), int(top + 2 * half)))
+    cut = picture.crop((int(left), int(top), int(left + 2 * half), int(top + 2 * half)))
+    return cut.resize((side, side), Image.Resampling.LANCZOS)
 
 
 def _table(page: Page, lesions: Sequence[Lesion], findings: Findings, text: PageText) -> None:
@@ -147,15 +179,23 @@ def _table(page: Page, lesions: Sequence[Lesion], findings: Findings, text: Page
 
 
 def _organs(page: Page, findings: Findings) -> None:
+    """Volumes of the other segments, each beside the colour of its contour."""
     lesions = {lesion.segment for lesion in findings.lesions}
-    volumes = [
-        f"{segment.label} {segment.volume_ml:.0f} ml"
-        for one in findings.label_maps
-        for segment in one.segments
-        if (one.name, segment.number) not in lesions and segment.voxels
-    ]
-    if volumes:
-        page.line("   ".join(volumes), SMALL, gap=6)
+    left = float(LEFT)
+    for one in findings.label_maps:
+        for segment in one.segments:
+            if (one.name, segment.number) in lesions or not segment.voxels:
+                continue
+            name = f"{segment.label} {segment.volume_ml:.0f} ml"
+            width = 22 + drawing.text_size(name, SMALL)[0] + 30
+            if left > LEFT and left + width > RIGHT:
+                left = float(LEFT)
+                page.y += SMALL + 8
+            ImageDraw.Draw(page.picture).rectangle((left, page.y + 6, left + 14, page.y + 20), fill=segment.color_rgb)
+            drawing.draw_text(page.picture, (left + 22, page.y), name, SMALL)
+            left += width
+    if left > LEFT:
+        page.y += SMALL + 8
 
 
 def _footer(page: Page, findings: Findings, text: PageText) -> None:

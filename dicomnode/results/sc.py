@@ -98,6 +98,9 @@ def make_capture(
         dataset.SourceImageSequence = DicomSequence([_source_item(one) for one in shown])
     copy_lossy_history(dataset, context.sources)
     copy_body_part(dataset, context.sources)
+    if "BodyPartExamined" not in dataset and "Laterality" not in dataset:
+        # Type 2C in General Series unless the body part has no sides (PS3.3 C.7.3.1); empty says "unknown".
+        dataset.Laterality = ""
     return dataset
 
 

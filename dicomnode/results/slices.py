@@ -89,7 +89,7 @@ def slice_picture(image: Volume | Image2D, findings: Findings, index: int, look:
             highest = heat_map.minimum + heat_map.scale * 255
             drawing.draw_color_bar(picture, heat_map.name, heat_map.minimum, highest)
     if look.sides and isinstance(image, Volume):
-        _draw_sides(picture, image.affine)
+        draw_sides(picture, image.affine)
     _draw_legend(picture, look)
     return picture
 
@@ -171,7 +171,7 @@ def _draw_names(picture: Image.Image, named: list[tuple[str, tuple[int, int, int
         done.add(name)
         place = _free_place(drawing.text_size(name, size), Rectangle(*curve.min(axis=0), *curve.max(axis=0)), taken, safe)
         taken.append(place)
-        drawing.draw_text(picture, (place.left, place.top), name, size, color, "lt")
+        drawing.draw_plate(picture, (place.left, place.top), name, size, color, "lt")
 
 
 def _free_place(text: tuple[float, float], around: Rectangle, taken: list[Rectangle], safe: Rectangle) -> Rectangle:
@@ -207,7 +207,8 @@ def sides_of(affine: NDArray[np.float64]) -> tuple[str, str]:
     return (negative, positive) if along_row[axis] > 0 else (positive, negative)
 
 
-def _draw_sides(picture: Image.Image, affine: NDArray[np.float64]) -> None:
+def draw_sides(picture: Image.Image, affine: NDArray[np.float64]) -> None:
+    """R and L (or what is there) at the left and the right edge."""
     width, height = picture.size
     size = max(18, height // 22)
     left, right = sides_of(affine)

@@ -184,12 +184,11 @@ def identity_arguments(sources: Sources) -> dict[str, Any]:
 
 
 def copy_body_part(dataset: Dataset, sources: Sources) -> None:
-    """Laterality (0020,0060) is type 2C in General Series unless the body part says that it has no sides (PS3.3 C.7.3.1)."""
-    body_part, laterality = (sources.headers[0].get(keyword) for keyword in ("BodyPartExamined", "Laterality"))
-    if body_part:
-        dataset.BodyPartExamined = body_part
-    if laterality or not body_part:
-        dataset.Laterality = laterality or ""
+    """Body part and side of the source, where it names them."""
+    for keyword in ("BodyPartExamined", "Laterality"):
+        value = sources.headers[0].get(keyword)
+        if value:
+            setattr(dataset, keyword, value)
 
 
 def copy_lossy_history(dataset: Dataset, sources: Sources) -> None:
