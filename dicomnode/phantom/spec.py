@@ -41,6 +41,7 @@ class ThoraxSpec:
     slice_spacing_mm: float = 2.5
     pixel_spacing_mm: float = 0.75
     nodules: tuple[NoduleSpec, ...] | None = None
+    nodule_count: int | None = None  # how many to draw where `nodules` is None; None = 0-5, none in a third of the patients
     region: Region = "chest"
     noise_hu: float = 20.0
     kernel: Kernel = "soft"

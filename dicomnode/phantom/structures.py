@@ -102,7 +102,8 @@ def great_vessels(rng: np.random.Generator, anatomy: Anatomy) -> list[Painted]:
     arch_z = 42 + rng.uniform(-8, 8)
     aorta_x, radius = rng.uniform(20, 27), rng.uniform(11, 16)
     arch = [
-        [-6, -22, -20], [-14, -30, 10], [-13, -26, arch_z - 14], [-2, -16, arch_z], [12, 4, arch_z + 3], [aorta_x, 24, arch_z - 8],
+        [-6, -22, -20], [-14, -30, 10], [-13, -26, arch_z - 14], [-2, -16, arch_z], [12, 4, arch_z + 3],
+        [aorta_x, 24, arch_z - 8],
         [aorta_x, back - 14, arch_z - 30], [aorta_x - 4, back - 14, -60], [8, back - 22, -140], [4, back - 26, -360],
     ]  # fmt: skip
     trunk = [[14, -34, -8], [17, -22, 14], [10, -8, 20]]
@@ -127,7 +128,7 @@ def great_vessels(rng: np.random.Generator, anatomy: Anatomy) -> list[Painted]:
     for side, drop in ((-1, 14), (1, 24)):
         bronchus = np.array([carina, [side * 20, 8, carina[2] - drop * 0.6], hilum(anatomy, side)])
         tubes += [Painted(chain(bronchus, 7.2), 35.0), Painted(chain(bronchus, 5.6), LUMEN_HU)]
-    tubes.append(Painted(chain(np.array([carina + [0, 0, 4], carina]), 8.0), LUMEN_HU))
+    tubes.append(Painted(chain(np.array([carina + np.array([0, 0, 4]), carina]), 8.0), LUMEN_HU))
     return tubes
 
 
@@ -139,7 +140,7 @@ def hilum(anatomy: Anatomy, side: int) -> NDArray[np.float64]:
 def lung_trees(
     rng: np.random.Generator, anatomy: Anatomy, points: dict[int, NDArray[np.float64]], detail: float
 ) -> list[Painted]:
-    """Arteries, veins and bronchi of both lungs. `points[side]`: random points (n, 3) inside that lung; `detail` scales the count."""
+    """Arteries, veins and bronchi of both lungs; `points[side]`: random points (n, 3) in that lung, `detail` scales their use."""
     painted: list[Painted] = []
     for side, inside in points.items():
         if len(inside) < 20:
@@ -148,10 +149,10 @@ def lung_trees(
         veins_root = root + np.array([-side * 4.0, -8.0, -26.0])
         vessel_hu = anatomy.blood_hu * 0.9 - 5
         for start, share in ((root, 0.5), (veins_root, 0.4)):
-            count = min(int(620 * detail * share * 2), len(inside))
-            tree = grow_tree(rng, start, rng.permutation(inside)[:count], rng.uniform(0.55, 0.8), rng.uniform(5.0, 7.0))
+            count = min(int(1900 * detail * share), len(inside))
+            tree = grow_tree(rng, start, rng.permutation(inside)[:count], rng.uniform(0.42, 0.62), rng.uniform(4.5, 7.0))
             painted.append(Painted(tree, vessel_hu, only_in_lung=True))
-        airway = grow_tree(rng, root, rng.permutation(inside)[: int(70 * min(1.0, detail * 2))], 1.3, 4.6)
+        airway = grow_tree(rng, root, rng.permutation(inside)[: int(45 * min(1.0, detail * 2))], 0.75, 4.2)
         wall = Capsules(airway.start, airway.end, airway.radius + rng.uniform(0.5, 1.1))
         painted.append(Painted(wall, -60.0, only_in_lung=True))
         painted.append(Painted(airway, -960.0))

@@ -114,7 +114,7 @@ def _thick(hu: Floats, pixel_mm: float) -> NDArray[np.bool_]:
 def _plant_nodules(
     rng: np.random.Generator, spec: ThoraxSpec, grid: Grid, hu: Floats, labels: NDArray[np.uint8], lung: Floats
 ) -> tuple[PlantedNodule, ...]:
-    asked = _draw_places(rng, grid, labels) if spec.nodules is None else spec.nodules
+    asked = _draw_places(rng, grid, labels, spec.nodule_count) if spec.nodules is None else spec.nodules
     voxel_ml = float(np.prod(grid.spacing)) / 1000
     planted: list[PlantedNodule] = []
     for nodule in asked:
@@ -141,13 +141,15 @@ def _truth(
     return PlantedNodule((float(center[2]), float(center[1]), float(center[0])), float(diameter), volume_ml, label, nodule.kind)
 
 
-def _draw_places(rng: np.random.Generator, grid: Grid, labels: NDArray[np.uint8]) -> tuple[NoduleSpec, ...]:
-    """0-5 nodules anywhere in the lungs, a third of the patients without any; kept apart from each other."""
+def _draw_places(rng: np.random.Generator, grid: Grid, labels: NDArray[np.uint8], count: int | None) -> tuple[NoduleSpec, ...]:
+    """Nodules anywhere in the lungs, kept apart from each other."""
     lung = np.flatnonzero(labels)
-    if rng.random() < 0.3 or len(lung) == 0:
+    if count is None:
+        count = 0 if rng.random() < 0.3 else int(rng.integers(1, 6))
+    if len(lung) == 0:
         return ()
     nodules: list[NoduleSpec] = []
-    for _ in range(int(rng.integers(1, 6))):
+    for _ in range(count):
         index = np.array(np.unravel_index(int(rng.choice(lung)), labels.shape))
         center = (np.asarray(grid.origin) + index * np.asarray(grid.spacing))[::-1]
         nodule = draw_nodule(rng, (float(center[0]), float(center[1]), float(center[2])))

@@ -1,0 +1,123 @@
+"""Patches for training: drawn from cached cases, degraded as scanners and readers' settings degrade real ones."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch.nn import functional
+from torch.utils.data import Dataset
+
+from dicomnode.learning.cache import list_cases, load_case
+from dicomnode.learning.cases import AIR_HU, TRUTH_IGNORE, TRUTH_LUNG, TRUTH_OTHER, TRUTH_OUTSIDE, Case
+
+LOW_HU, HIGH_HU = -1024.0, 600.0  # the range that inference.json scales to 0-1
+IGNORE_INDEX = -1
+
+Floats = NDArray[np.float32]
+
+
+class PatchDataset(Dataset[dict[str, torch.Tensor]]):
+    """`length` random patches, the same for the same seed, whatever the number of loader processes.
+
+    folders: case folders with the share of patches each gives. Cases whose name starts with one of `held_out` are never drawn.
+    Gives `image` float32 (1, x, y, z) scaled to 0-1 and `label` int64 (1, x, y, z): 0 other, 1 lung, 2 lesion, -1 ignored.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[str],
+        shares: Sequence[float],
+        patch: Sequence[int],
+        length: int,
+        seed: int = 0,
+        held_out: Sequence[str] = (),
+    ) -> None:
+        self.pools = [[(Path(folder), name) for name in list_cases(Path(folder)) if not name.startswith(tuple(held_out))] for folder in folders]
+        self.pools, kept = zip(*[(pool, share) for pool, share in zip(self.pools, shares, strict=True) if pool and share > 0], strict=True)
+        self.shares = np.array(kept) / np.sum(kept)
+        self.patch, self.length, self.seed = tuple(patch), length, seed
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        rng = np.random.default_rng((self.seed, index))
+        pool = self.pools[int(rng.choice(len(self.pools), p=self.shares))]
+        folder, name = pool[int(rng.integers(len(pool)))]
+        image, truth = draw_patch(rng, load_case(folder, name), self.patch)
+        image = degrade(rng, image)
+        label = truth.astype(np.int64)
+        label[truth == TRUTH_OUTSIDE] = TRUTH_OTHER
+        label[truth == TRUTH_IGNORE] = IGNORE_INDEX
+        scaled = np.clip((image - LOW_HU) / (HIGH_HU - LOW_HU), 0, 1)
+        return {
+            "image": torch.from_numpy(np.ascontiguousarray(scaled, np.float32))[None],
+            "label": torch.from_numpy(np.ascontiguousarray(label))[None],
+        }
+
+
+def draw_patch(rng: np.random.Generator, case: Case, patch: tuple[int, ...]) -> tuple[Floats, NDArray[np.uint8]]:
+    """A patch of image (HU) and truth around a lesion, a piece of lung or anywhere; flipped, at times magnified."""
+    size = np.array(patch)
+    zoom = rng.uniform(0.8, 1.25) if rng.random() < 0.35 else 1.0
+    source = np.round(size / zoom).astype(int)
+    corner = _center(rng, case, source) - source // 2
+    image, truth = _cut(case, corner, source)
+    if rng.random() < 0.85:  # the engine masks the body before the network; a net that also stands a missed table is better
+        image[truth == TRUTH_OUTSIDE] = AIR_HU
+    if zoom != 1.0:
+        image = functional.interpolate(torch.from_numpy(image)[None, None], size=patch, mode="trilinear").numpy()[0, 0]
+        truth = functional.interpolate(torch.from_numpy(truth)[None, None], size=patch, mode="nearest").numpy()[0, 0]
+    for axis in range(3):
+        if rng.random() < 0.5:
+            image, truth = np.flip(image, axis), np.flip(truth, axis)
+    return np.ascontiguousarray(image), np.ascontiguousarray(truth)
+
+
+def _center(rng: np.random.Generator, case: Case, size: NDArray[np.int64]) -> NDArray[np.int64]:
+    shape = np.array(case.image.shape)
+    choice = rng.random()
+    if choice < 0.55 and len(case.lesions):
+        near = case.lesions[rng.integers(len(case.lesions))] + rng.uniform(-0.35, 0.35, 3) * size
+        return np.clip(np.round(near).astype(int), 0, shape - 1)
+    point = rng.integers(0, shape)
+    for _ in range(40 if choice < 0.9 else 0):
+        if case.truth[tuple(point)] == TRUTH_LUNG:
+            break
+        point = rng.integers(0, shape)
+    inner = np.minimum(size // 2, shape // 2)
+    return np.clip(point, inner, np.maximum(shape - inner, inner)) if rng.random() < 0.8 else point
+
+
+def _cut(case: Case, corner: NDArray[np.int64], size: NDArray[np.int64]) -> tuple[Floats, NDArray[np.uint8]]:
+    image = np.full(tuple(size), AIR_HU, dtype=np.float32)
+    truth = np.full(tuple(size), TRUTH_OUTSIDE, dtype=np.uint8)
+    start, stop = np.maximum(corner, 0), np.minimum(corner + size, case.image.shape)
+    if np.all(stop > start):
+        from_case = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+        to_patch = tuple(slice(a - c, b - c) for a, b, c in zip(start, stop, corner, strict=True))
+        image[to_patch], truth[to_patch] = case.image[from_case], case.truth[from_case]
+    return image, truth
+
+
+def degrade(rng: np.random.Generator, image: Floats) -> Floats:
+    """Another kernel, slice thickness, dose and calibration."""
+    if rng.random() < 0.25:
+        sigma = rng.uniform(0.35, 0.9)
+        image = ndimage.gaussian_filter(image, (sigma, sigma, 0), truncate=2.5)
+    elif rng.random() < 0.15:
+        soft = ndimage.gaussian_filter(image, (0.8, 0.8, 0), truncate=2.5)
+        image = image + np.float32(rng.uniform(0.2, 0.8)) * (image - soft)
+    if rng.random() < 0.2:
+        image = ndimage.gaussian_filter1d(image, rng.uniform(0.4, 1.6), axis=2, truncate=2.5)
+    if rng.random() < 0.45:
+        noise = rng.standard_normal(image.shape, dtype=np.float32)
+        if rng.random() < 0.5:
+            noise = ndimage.uniform_filter(noise, 2) * np.float32(2.4)
+        image = image + noise * np.float32(np.exp(rng.uniform(np.log(4), np.log(45))))
+    if rng.random() < 0.6:
+        image = image * np.float32(rng.uniform(0.96, 1.04)) + np.float32(rng.uniform(-25, 25))
+    return image

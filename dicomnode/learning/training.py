@@ -1,0 +1,219 @@
+"""The training of a bundle, start to end: cases, a base on phantoms alone, then fine-tuning with the real scans mixed in.
+
+The bundle's own `configs/train.json` says network, loss, optimizer, schedule and numbers of steps; MONAI's bundle parser and
+ignite's trainer run it. The base saw no real voxel, so a fine-tuning without one scan gives a model that never saw that scan:
+that is how the figures on real data are honest.
+"""
+
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import monai
+import torch
+from ignite.engine import Events
+from monai.bundle import ConfigParser
+from safetensors.torch import load_file, save_file
+
+from dicomnode.learning.cache import list_cases, save_case
+from dicomnode.learning.cases import phantom_case
+from dicomnode.learning.real import planted_case, prepare
+from dicomnode.learning.real_data import available, training_scan
+
+Progress = Callable[[str, float], None]
+"""Called with what is done now and the share (0-1) of it that is behind."""
+
+WEIGHTS = Path("models/model.safetensors")
+_SECONDS_PER_STEP = 0.6  # two cores with AMX, otherwise idle; only to turn `minutes` into steps
+_SECONDS_PER_CASE = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is done. Numbers of epochs are of `steps_per_epoch` steps (configs/train.json)."""
+
+    phantoms: int = 220
+    variants: int = 10  # of each real scan, each with other planted nodules
+    base_epochs: int = 32
+    fine_epochs: int = 30
+    fold_epochs: int = 12
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingReport:
+    """What a training made. `folds`: real series → weights of the model that did not see it."""
+
+    bundle: Path
+    weights: Path
+    weights_sha256: str
+    base_weights: Path
+    folds: dict[str, Path]
+    seed: int
+    plan: Plan
+    phantoms: int
+    real_scans: tuple[str, ...]
+    last_loss: float
+    seconds: float
+
+
+def train(
+    bundle_dir: Path,
+    out_dir: Path,
+    *,
+    seed: int = 0,
+    minutes: float | None = None,
+    real_data: Path | None = None,
+    progress: Progress = lambda what, share: None,
+    plan: Plan | None = None,
+    leave_one_out: bool = False,
+) -> TrainingReport:
+    """Train the bundle anew: `out_dir/bundle` is a copy of `bundle_dir` with new weights.
+
+    minutes: about how long it may take; None takes the whole plan. real_data: folder with the real series, None trains on
+    phantoms alone. leave_one_out: also one model per real chest series that did not see it, for `evaluate`.
+    The same seed, plan, data and number of threads give the same weights.
+    """
+    began = time.monotonic()
+    plan = plan or plan_for(minutes)
+    cache = out_dir / "cache"
+    make_phantom_cases(cache / "phantom", plan.phantoms, seed, progress)
+    scans = make_real_cases(cache / "real", real_data, plan.variants, seed, progress)
+    stages = _Stages(bundle_dir, cache, seed, progress)
+    base = out_dir / "base.safetensors"
+    loss = stages.fit(base, plan.base_epochs, real=False)
+    final, folds = base, {}
+    if scans:
+        final = out_dir / "final.safetensors"
+        loss = stages.fit(final, plan.fine_epochs, real=True, start=base)
+        if leave_one_out:
+            for scan in scans:
+                folds[scan] = out_dir / f"without_{scan}.safetensors"
+                stages.fit(folds[scan], plan.fold_epochs, real=True, start=base, held_out=(scan,))
+    bundle = out_dir / "bundle"
+    shutil.copytree(bundle_dir, bundle, dirs_exist_ok=True)
+    weights = bundle / WEIGHTS
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(final, weights)
+    sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
+    count = len(list_cases(cache / "phantom"))
+    elapsed = time.monotonic() - began
+    return TrainingReport(bundle, weights, sha256, base, folds, seed, plan, count, scans, loss, elapsed)
+
+
+def plan_for(minutes: float | None) -> Plan:
+    """The full plan, or one scaled to about `minutes` on two idle cores."""
+    full = Plan()
+    if minutes is None:
+        return full
+    steps = 50 * (full.base_epochs + full.fine_epochs)
+    whole = (steps * _SECONDS_PER_STEP + full.phantoms * _SECONDS_PER_CASE) / 60
+    share = min(1.0, minutes / whole)
+    return replace(
+        full,
+        phantoms=max(4, round(full.phantoms * share)),
+        variants=max(1, round(full.variants * share)),
+        base_epochs=max(1, round(full.base_epochs * share)),
+        fine_epochs=max(1, round(full.fine_epochs * share)),
+        fold_epochs=max(1, round(full.fold_epochs * share)),
+    )
+
+
+def make_phantom_cases(folder: Path, count: int, seed: int, progress: Progress = lambda what, share: None) -> None:
+    """`count` phantoms on the network's grid; those already in `folder` are kept."""
+    known = set(list_cases(folder))
+    for number in range(count):
+        progress("phantoms", number / count)
+        if f"phantom-{seed * 1_000_000 + number}" not in known:
+            save_case(folder, phantom_case(seed * 1_000_000 + number))
+
+
+def make_real_cases(
+    folder: Path, real_data: Path | None, variants: int, seed: int, progress: Progress = lambda what, share: None
+) -> tuple[str, ...]:
+    """Every real series that may be used, `variants` times with other nodules planted. Gives the names of the chest series."""
+    series = available(real_data)
+    if real_data is None or not series:
+        return ()
+    known = set(list_cases(folder))
+    for number, one in enumerate(series):
+        progress("real scans", number / len(series))
+        wanted = variants if one.is_chest else 1
+        if all(f"{one.folder}-{variant}" in known for variant in range(wanted)):
+            continue
+        prepared = prepare(training_scan(real_data, one))
+        for variant in range(wanted):
+            save_case(folder, planted_case(prepared, variant, seed, nodules=4 + (variant * 5) % 12))
+    return tuple(one.folder for one in series if one.is_chest)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stages:
+    bundle_dir: Path
+    cache: Path
+    seed: int
+    progress: Progress
+
+    def fit(
+        self, weights: Path, epochs: int, *, real: bool, start: Path | None = None, held_out: Sequence[str] = ()
+    ) -> float:
+        """Run configs/train.json once; gives the mean loss of the last epoch."""
+        changes: dict[str, Any] = {"cache_dir": str(self.cache), "epochs": epochs, "seed": self.seed, "held_out": list(held_out)}
+        if not real:
+            changes["shares"] = [1.0, 0.0]
+        what = weights.stem.replace("_", " ")
+        return fit(self.bundle_dir, weights, changes, start=start, progress=lambda share: self.progress(what, share))
+
+
+def fit(
+    bundle_dir: Path,
+    weights: Path,
+    changes: dict[str, Any],
+    *,
+    start: Path | None = None,
+    progress: Callable[[float], None] = lambda share: None,
+) -> float:
+    """Train with `configs/train.json`, its top-level keys overridden by `changes`; write `weights`, give the last epoch's loss.
+
+    start: weights to go on from. Weights are written after each epoch, so that a stopped training leaves something.
+    """
+    parser = ConfigParser()
+    parser.read_config(bundle_dir / "configs" / "train.json")
+    parser["bundle_root"] = str(bundle_dir)
+    for key, value in changes.items():
+        parser[key] = value
+    parser.get_parsed_content("imports")
+    parser.get_parsed_content("initialize")
+    torch.use_deterministic_algorithms(False)  # set_determinism asks for it; transposed convolutions on GPUs have none
+    network = parser.get_parsed_content("network")
+    if start is not None:
+        network.load_state_dict(load_file(start))
+    trainer = parser.get_parsed_content("train#trainer")
+    losses: list[float] = []
+
+    def at_step(engine: Any) -> None:
+        output = engine.state.output
+        losses.append(float((output[0] if isinstance(output, list) else output)["loss"]))
+
+    def at_epoch(engine: Any) -> None:
+        if engine.state.epoch < engine.state.max_epochs:
+            del losses[:]
+        save_weights(network, weights)
+        progress(engine.state.epoch / engine.state.max_epochs)
+
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, at_step)
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, at_epoch)
+    parser.get_parsed_content("run")
+    monai.utils.set_determinism(seed=None)
+    return sum(losses) / len(losses)
+
+
+def save_weights(network: torch.nn.Module, path: Path) -> None:
+    """The state as safetensors, written aside and renamed: a reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    save_file({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}, part)
+    part.replace(path)
