@@ -41,13 +41,17 @@ _REAL_TIME_VIDEO = "1.2.840.10008.1.2.7."
 
 
 def _transfer_syntaxes() -> tuple[str, ...]:
-    """In the order in which we choose when one context offers several: as made and exact before converted or lossy."""
+    """In the order in which we choose when one context offers several.
+
+    Lossless before uncompressed: a sender that offers both (dcmsend) mostly has the former and would decompress for nothing.
+    Uncompressed before lossy: a sender that offers both must not compress for us.
+    """
     lossless = ("57", "70", "80", "90", "92", "201", "202", "110")
     first = [
-        str(ExplicitVRLittleEndian),
-        str(ImplicitVRLittleEndian),
         *(f"1.2.840.10008.1.2.4.{n}" for n in lossless),
         "1.2.840.10008.1.2.5",  # RLE
+        str(ExplicitVRLittleEndian),
+        str(ImplicitVRLittleEndian),
     ]
     last = [str(ExplicitVRBigEndian)]
     others = [uid for uid in (*ALL_TRANSFER_SYNTAXES, *_RETIRED_JPEG) if uid not in {*first, *last}]

@@ -22,3 +22,6 @@ class Limits:
     max_object_bytes: int = 4 << 30
     max_inflated_bytes: int = 512 << 20
     max_pipelined: int = 16
+
+
+DEFAULT_LIMITS = Limits()

@@ -27,6 +27,7 @@ _LONGEST_RQ = 1 << 20  # 128 contexts with 50 transfer syntaxes each take 200 KB
 # A longer request is handed on when this much of it is there: a receive buffer need not hold it all unread.
 _ENOUGH = 16_384
 _TICK_S = 0.5
+_ENDED = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 
 
 class _Waiting:
@@ -46,6 +47,16 @@ class _Waiting:
             return self.connection.recv(count, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
             return b""
+
+
+def _needed(start: bytes) -> int | None:
+    """How many bytes must be there before the request is handed on; None if this begins no association request."""
+    if len(start) < _PDU_HEADER.size:
+        return _PDU_HEADER.size
+    pdu_type, length = _PDU_HEADER.unpack_from(start)
+    if pdu_type != _ASSOCIATE_RQ or length > _LONGEST_RQ:
+        return None
+    return min(_PDU_HEADER.size + int(length), _ENOUGH)
 
 
 class Listener:
@@ -79,11 +90,14 @@ class Listener:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            for descriptor, _ in self._poll.poll(_TICK_S * 1000):
+            ready = dict(self._poll.poll(_TICK_S * 1000))
+            # Accepted last: a new connection may get the descriptor of one that is dropped in this turn.
+            knocking = ready.pop(self._listening.fileno(), None)
+            for descriptor, events in ready.items():
                 if descriptor in self._waiting:
-                    self._look(self._waiting[descriptor])
-                elif not self._stopping.is_set():
-                    self._accept()
+                    self._look(self._waiting[descriptor], ended=bool(events & _ENDED))
+            if knocking is not None and not self._stopping.is_set():
+                self._accept()
             self._drop_late()
 
     def _accept(self) -> None:
@@ -105,23 +119,19 @@ class Listener:
         with suppress(OSError):  # reset by the peer already
             one = _Waiting(connection, address, time.monotonic() + self._limits.association_deadline_s)
             self._waiting[connection.fileno()] = one
-            self._poll.register(connection, select.POLLIN)
+            self._poll.register(connection, select.POLLIN | select.POLLRDHUP)
             if len(self._waiting) > self._limits.max_waiting:
                 self._drop(next(iter(self._waiting.values())))
 
-    def _look(self, one: _Waiting) -> None:
+    def _look(self, one: _Waiting, *, ended: bool) -> None:
         """Enough bytes came, or the end."""
         try:
-            start = one.peek(_PDU_HEADER.size)
-            if len(start) < _PDU_HEADER.size:
-                self._drop(one)  # poll() wakes below the low-water mark only for the end of the connection
-                return
-            pdu_type, length = _PDU_HEADER.unpack(start)
-            if pdu_type != _ASSOCIATE_RQ or length > _LONGEST_RQ:
+            start = one.peek(_ENOUGH)
+            enough = _needed(start)
+            if enough is None or (ended and len(start) < enough):
                 self._drop(one)
                 return
-            enough = min(_PDU_HEADER.size + length, _ENOUGH)
-            if len(one.peek(enough)) < enough:
+            if len(start) < enough:
                 one.wake_at(enough)
                 return
             one.wake_at(1)
