@@ -142,8 +142,9 @@ def _peers(settings: "Settings") -> Iterator[Check]:
             seconds = network.echo(peer, settings.node.ae_title)
             yield Check("peers", True, f"{name} answered C-ECHO after {seconds * 1000:.0f} ms")
         except DicomNodeError as error:
-            # A modality that only sends need not listen.
-            yield Check("peers", name not in called, error.what, error.remedy)
+            needed = name in called
+            detail = error.what if needed else f"{error.what}; it is no destination, so it need not listen"
+            yield Check("peers", not needed, detail, error.remedy if needed else "")
     if not settings.peers:
         remedy = "" if settings.dicom.host in {"127.0.0.1", "::1", "localhost"} else "list who may send under [[peers]]"
         yield Check("peers", True, "none listed: only this machine may send", remedy)
@@ -194,11 +195,13 @@ def _certificates(settings: "Settings") -> Iterator[Check]:  # noqa: ARG001
 
 
 def _package(settings: "Settings") -> Iterator[Check]:  # noqa: ARG001
-    owners = sorted(set(importlib.metadata.packages_distributions().get("dicomnode", [])))
+    owners = set(importlib.metadata.packages_distributions().get("dicomnode", []))
+    # An editable installation lists no files: it is known by its name alone.
+    owners |= {one.name for one in importlib.metadata.distributions(name="dicomnode-ai")}
     ours = Path(__file__).resolve().parents[1]
-    ok = owners in (["dicomnode-ai"], [])
+    ok = owners <= {"dicomnode-ai"}
     remedy = "another library installs a package of the same name: give each its own virtual environment"
-    yield Check("package", ok, f"dicomnode at {ours} belongs to {', '.join(owners) or 'a source tree'}", "" if ok else remedy)
+    yield Check("package", ok, f"dicomnode at {ours} belongs to {', '.join(sorted(owners)) or 'a source tree'}", "" if ok else remedy)
 
 
 _LOOKS: tuple[tuple[str, "Callable[[Settings], Iterator[Check]]"], ...] = (

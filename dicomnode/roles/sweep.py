@@ -1,5 +1,6 @@
 """The only clock of the node: completeness and routing, lost leases, leftovers, each on its own interval."""
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -74,6 +75,8 @@ def schedule(tasks: Mapping[str, tuple[Callable[[], None], float]]) -> Backgroun
         error = getattr(event, "exception", None)
         _log.warning("sweep missed or failed", task=event.job_id, count=counts[event.job_id], exc_info=error)
 
+    # What its loggers say, the listener says in our own words.
+    logging.getLogger("apscheduler").setLevel(logging.CRITICAL)
     scheduler.add_listener(noticed, EVENT_JOB_MISSED | EVENT_JOB_ERROR | EVENT_JOB_MAX_INSTANCES)
     return scheduler
 

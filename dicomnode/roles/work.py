@@ -57,10 +57,10 @@ class Worker:
 
     def warm_up(self) -> None:
         """Load what the first job would otherwise wait for: decoders, result building, the routes' models."""
-        from dicomnode import engines, results
+        from dicomnode import results
 
-        _ = engines, results
         imaging.install_decoders()
+        results.warm_up()
         for name in sorted({route.pipeline for route in self._routes.values()}):
             try:
                 self.pipeline(name)

@@ -1,0 +1,29 @@
+"""The listener: instances in, bytes and rows durable, then the answer."""
+
+from dicomnode.receiving import Limits, Receiver
+from dicomnode.roles import wiring
+from dicomnode.roles.lifeline import Lifeline
+from dicomnode.settings import Settings
+
+
+def main(settings: Settings, lifeline: Lifeline) -> None:
+    """The process."""
+    registry = wiring.open_registry(settings)
+    receiver = Receiver(
+        wiring.open_store(settings),
+        registry,
+        ae_title=settings.node.ae_title,
+        also_called=settings.dicom.also_called,
+        host=settings.dicom.host,
+        port=settings.dicom.port,
+        peers=tuple(wiring.peers(settings).values()),
+        limits=Limits(max_associations=settings.dicom.max_associations, network_timeout_s=settings.dicom.network_timeout_s),
+    )
+    receiver.start()
+    lifeline.ready()
+    try:
+        while not lifeline.stop.wait(1.0):
+            lifeline.alive()
+    finally:
+        receiver.stop(settings.work.drain_s)
+        registry.close()
