@@ -28,9 +28,9 @@ def check_segmentation(dataset: Dataset, findings: Findings, image: Volume | Ima
     }
     seen: dict[int, int] = dict.fromkeys(range(1, len(expected) + 1), 0)
     for frame, mask in zip(dataset.PerFrameFunctionalGroupsSequence, _masks(dataset), strict=True):
-        number = int(frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+        number = int(_group(dataset, frame, "SegmentIdentificationSequence").ReferencedSegmentNumber)
         labels, value, _ = expected[number - 1]
-        index = _slice_of(frame, slices)
+        index = _slice_of(_group(dataset, frame, "DerivationImageSequence"), slices)
         if isinstance(image, Volume):
             _check_place(dataset, frame, image, index)
         if not np.array_equal(mask, labels[index] == value):
@@ -66,8 +66,14 @@ def _masks(dataset: Dataset) -> list[NDArray[np.bool_]]:
     return list(bits.reshape(frames, rows, columns).view(bool))
 
 
-def _slice_of(frame: Dataset, slices: dict[tuple[str, int], int]) -> int:
-    source_image = frame.DerivationImageSequence[0].SourceImageSequence[0]
+def _group(dataset: Dataset, frame: Dataset, keyword: str) -> Dataset:
+    """A functional group of a frame, its own or shared by all (PS3.3 C.7.6.16)."""
+    item: Dataset = (frame if keyword in frame else dataset.SharedFunctionalGroupsSequence[0])[keyword][0]
+    return item
+
+
+def _slice_of(derivation: Dataset, slices: dict[tuple[str, int], int]) -> int:
+    source_image = derivation.SourceImageSequence[0]
     number = int(source_image.get("ReferencedFrameNumber") or 1)
     try:
         return slices[(str(source_image.ReferencedSOPInstanceUID), number)]
@@ -83,12 +89,9 @@ def _check_frame_of_reference(dataset: Dataset, image: Volume, source: Sources) 
 
 def _check_place(dataset: Dataset, frame: Dataset, image: Volume, index: int) -> None:
     """Position, directions and spacing of a frame against the affine of the volume, which imaging made from the source."""
-    shared = dataset.SharedFunctionalGroupsSequence[0]
-    position = np.array(frame.PlanePositionSequence[0].ImagePositionPatient, float)
-    measures = (shared if "PixelMeasuresSequence" in shared else frame).PixelMeasuresSequence[0]
-    plane = (shared if "PlaneOrientationSequence" in shared else frame).PlaneOrientationSequence[0]
-    directions = np.array(plane.ImageOrientationPatient, float)
-    spacing = np.array(measures.PixelSpacing, float)
+    position = np.array(_group(dataset, frame, "PlanePositionSequence").ImagePositionPatient, float)
+    directions = np.array(_group(dataset, frame, "PlaneOrientationSequence").ImageOrientationPatient, float)
+    spacing = np.array(_group(dataset, frame, "PixelMeasuresSequence").PixelSpacing, float)
     affine = image.affine
     row_step, column_step = affine[:3, 2], affine[:3, 1]
     true = np.array([np.linalg.norm(column_step), np.linalg.norm(row_step)])

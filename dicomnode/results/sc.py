@@ -26,6 +26,12 @@ from dicomnode.results.source import copy_body_part, copy_lossy_history, identit
 
 DERIVATION = codes.cid7203.SpatiallyRelatedFramesExtractedFromTheVolume
 PURPOSE = DicomCode("121322", "DCM", "Source image for image processing operation")
+# Defined terms of Body Part Examined without sides (PS3.16 Annex L).
+UNPAIRED_BODY_PARTS = frozenset(
+    {"ABDOMEN", "ABDOMENPELVIS", "BLADDER", "BRAIN", "CHEST", "CHESTABDOMEN", "CHESTABDPELVIS", "COCCYX", "CSPINE", "HEAD"}
+    | {"HEADNECK", "HEART", "JAW", "LIVER", "LSPINE", "MEDIASTINUM", "NECK", "NECKCHEST", "PANCREAS", "PELVIS", "PROSTATE"}
+    | {"SKULL", "SPINE", "SPLEEN", "STERNUM", "THYROID", "TSPINE", "UTERUS", "WHOLEBODY"}
+)
 
 
 def build_captures(context: Context, findings: Findings, image: Volume | Image2D) -> list[Any]:
@@ -98,8 +104,9 @@ def make_capture(
         dataset.SourceImageSequence = DicomSequence([_source_item(one) for one in shown])
     copy_lossy_history(dataset, context.sources)
     copy_body_part(dataset, context.sources)
-    if "BodyPartExamined" not in dataset and "Laterality" not in dataset:
-        # Type 2C in General Series unless the body part has no sides (PS3.3 C.7.3.1); empty says "unknown".
+    body_part = str(dataset.get("BodyPartExamined", "")).upper()
+    if body_part not in UNPAIRED_BODY_PARTS and "Laterality" not in dataset:
+        # Type 2C in General Series for parts that have sides (PS3.3 C.7.3.1); empty says "unknown".
         dataset.Laterality = ""
     return dataset
 

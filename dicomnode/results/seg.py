@@ -57,6 +57,9 @@ def build_segmentation(context: Context, findings: Findings, image: Volume | Ima
         dataset.SegmentsOverlap = "YES" if _overlap(layers) else "NO"
     dataset.SeriesDescription = context.description("SEG")
     copy_body_part(dataset, context.sources)
+    if isinstance(image, Image2D):
+        # Type 2C where frames have no position of their own (PS3.3 C.7.6.1).
+        dataset.PatientOrientation = context.sources.headers[0].get("PatientOrientation") or []
     return dataset
 
 
@@ -144,12 +147,12 @@ def _encode(context: Context, labels: type_labels, descriptions: list[Any], imag
 
 def _pixel_measures(sources: Sources, image: Volume | Image2D) -> Any:
     """With Spacing Between Slices: readers that stack frames by thickness would be wrong for overlapping slices."""
-    header = sources.headers[0]
-    if not isinstance(image, Volume) or "PixelSpacing" not in header:
+    if not isinstance(image, Volume):
         return None
+    header = sources.headers[0]
     return hd.PixelMeasuresSequence(
-        pixel_spacing=[float(value) for value in header.PixelSpacing],
-        slice_thickness=float(header.SliceThickness),
+        pixel_spacing=[float(value) for value in header.get("PixelSpacing") or image.spacing_mm[1:]],
+        slice_thickness=float(header.get("SliceThickness") or image.spacing_mm[0]),
         spacing_between_slices=image.spacing_mm[0] if len(image.frames) > 1 else None,
     )
 
@@ -165,6 +168,8 @@ def _overlap(layers: list[type_layer]) -> bool:
 
 def _join(objects: list[Any]) -> Any:
     """Segments and frames of all in the first; segment numbers go on, dimension indices are counted anew (PS3.3 C.7.6.17)."""
+    for one in objects:
+        _give_frames_their_segment(one)
     first = objects[0]
     frames = list(first.PerFrameFunctionalGroupsSequence)
     segments = list(first.SegmentSequence)
@@ -181,8 +186,22 @@ def _join(objects: list[Any]) -> Any:
     packed = _joined_bits(objects)
     first.PerFrameFunctionalGroupsSequence = DicomSequence(frames)
     first.NumberOfFrames = len(frames)
+    if "DimensionOrganizationType" in first:
+        del first.DimensionOrganizationType  # 3D says that frames differ by place alone (PS3.3 C.7.6.17)
     first.PixelData = packed + b"\0" * (len(packed) % 2)
     return first
+
+
+def _give_frames_their_segment(dataset: Dataset) -> None:
+    """highdicom shares the segment of an object with a single one among all frames; joined frames need their own."""
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    if "SegmentIdentificationSequence" in shared:
+        number = int(shared.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+        del shared.SegmentIdentificationSequence
+        for frame in dataset.PerFrameFunctionalGroupsSequence:
+            identification = Dataset()
+            identification.ReferencedSegmentNumber = number
+            frame.SegmentIdentificationSequence = DicomSequence([identification])
 
 
 def _joined_bits(objects: list[Any]) -> bytes:

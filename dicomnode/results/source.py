@@ -5,8 +5,10 @@ mended on working copies; `identity` keeps patient and study as they came, and i
 """
 
 import copy
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ TYPE_2_IDENTITY = (
     "ReferringPhysicianName",
 )
 UTF_8 = "ISO_IR 192"
+IDENTITY_GROUPS = frozenset({0x0008, 0x0010, 0x0012, 0x0020, 0x0032, 0x0038, 0x0040})
 # Values that Specific Character Set rules (PS3.5 6.1.2.2).
 CHARACTER_SET_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 
@@ -115,8 +118,7 @@ def _identity(header: Dataset) -> Dataset:
     """Patient and study level as received. The class is CT's so that its modules are known for any source, RTSTRUCT too."""
     identity = Dataset()
     for element in header:
-        # Groups 0008 to 0012 and 0020,000D/0010 hold every attribute of the Patient and Study modules but 0032 and 0038 ones.
-        if element.tag.group in (0x0008, 0x0010, 0x0012, 0x0020, 0x0032, 0x0038, 0x0040):
+        if element.tag.group in IDENTITY_GROUPS:
             identity.add(copy.deepcopy(element))  # `_mend` blanks the header's own
     for keyword in TYPE_2_IDENTITY:
         if keyword not in identity:
@@ -137,22 +139,42 @@ def _mend(header: Dataset, image: Volume | Image2D | None, frame_of_reference: s
         del header.SpecificCharacterSet
     if frame_of_reference:
         header.FrameOfReferenceUID = frame_of_reference
+    _share_geometry(header)
     if isinstance(image, Volume) and "ImagePositionPatient" in header and not header.get("SliceThickness"):
         header.SliceThickness = pydicom.valuerep.DSfloat(image.spacing_mm[0], auto_format=True)
+
+
+def _share_geometry(header: Dataset) -> None:
+    """highdicom looks for spacing and directions of a multi-frame source among the shared groups only."""
+    if "PerFrameFunctionalGroupsSequence" not in header or "SharedFunctionalGroupsSequence" not in header:
+        return
+    shared, first = header.SharedFunctionalGroupsSequence[0], header.PerFrameFunctionalGroupsSequence[0]
+    for keyword in ("PixelMeasuresSequence", "PlaneOrientationSequence"):
+        if keyword not in shared and keyword in first:
+            shared[keyword] = first[keyword]
 
 
 def restore_identity(dataset: Any, sources: Sources) -> None:
     """Patient and study of a built object become the source's own, in its character set unless our text needs UTF-8."""
     identity = sources.identity
-    if not _is_ascii(dataset):
-        identity = copy.deepcopy(identity)
-        identity.decode()
-        identity.SpecificCharacterSet = UTF_8
+    if not _is_ascii(dataset) or not _survives_writing(identity):
+        identity = _in_utf_8(identity)
     dataset.copy_patient_and_study_information(identity)
     for keyword in ("SpecificCharacterSet", "TimezoneOffsetFromUTC"):
         # Times of the copied study and of our content are in the same zone (PS3.3 C.12.1.1.8).
         if identity.get(keyword):
             dataset[keyword] = identity[keyword]
+
+
+def _in_utf_8(identity: Dataset) -> Dataset:
+    decoded = copy.deepcopy(identity)
+    decoded.decode()
+    for element in identity:
+        if element.VR == "PN" and element.VM == 1:
+            # pydicom 3.0 keeps a name's bytes as it would write them, in ISO_IR 13 with "?" for what it cannot write.
+            decoded[element.tag].value = str(element.value)
+    decoded.SpecificCharacterSet = UTF_8
+    return decoded
 
 
 def _is_ascii(dataset: Dataset) -> bool:
@@ -164,6 +186,17 @@ def _is_ascii(dataset: Dataset) -> bool:
 
     dataset.walk(collect)
     return all(text.isascii() for text in texts)
+
+
+def _survives_writing(identity: Dataset) -> bool:
+    """Whether its text reads the same after it was written in the source's own character set (ISO_IR 13 may lose letters)."""
+    buffer = BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom warns of what is tested here
+        pydicom.dcmwrite(buffer, identity, implicit_vr=False, little_endian=True)
+        buffer.seek(0)
+        again = pydicom.dcmread(buffer, force=True)
+        return all(str(again[one.tag].value) == str(one.value) for one in identity if one.VR in CHARACTER_SET_VRS)
 
 
 def identity_arguments(sources: Sources) -> dict[str, Any]:
