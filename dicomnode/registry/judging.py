@@ -101,6 +101,7 @@ def _all_series(session: Session, rows: Sequence[Series]) -> tuple[SeriesEvidenc
             last_arrival_at=row.last_arrival_at,
             announced=announced(row.attributes),
             held=row.held,
+            evidence=row.evidence,
         )
         for row in rows
     )
@@ -152,7 +153,8 @@ def record(session: Session, judgement: StudyJudgement, now: datetime) -> list[s
         _replace_verdicts(session, judgement.verdicts, now)
     created = []
     for planned in judgement.jobs:
-        replaced = session.scalars(select(Job).where(Job.id.in_(planned.replaces))).all()
+        standing = Job.state != JobState.SUPERSEDED.value
+        replaced = session.scalars(select(Job).where(Job.id.in_(planned.replaces), standing)).all()
         supersede(session, replaced, "a newer version takes over", now)
         job_id = new_job(
             session,

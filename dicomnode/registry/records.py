@@ -1,7 +1,7 @@
 """What the registry hands out and takes in: frozen values, no rows, no sessions."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -155,6 +155,7 @@ class SeriesEvidence:
     last_arrival_at: datetime
     announced: int | None = None
     held: str = ""
+    evidence: Mapping[str, object] = field(default_factory=dict)  # what the last judgement stored
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,22 @@ pipeline, and for each series what each route says of it and why.
 Promises: the core is pure; a judgement made while something arrived is not written; a study without a route is explained too.
 """
 
+from dicomnode.routing.choice import Choice, Loser, choose_series
+from dicomnode.routing.completeness import Arrivals, Completeness, gather, is_complete
 from dicomnode.routing.facts import PipelineFacts, SweepReport
+from dicomnode.routing.judgement import judge
 from dicomnode.routing.sweep import sweep
 
-__all__ = ["PipelineFacts", "SweepReport", "sweep"]
+__all__ = [
+    "Arrivals",
+    "Choice",
+    "Completeness",
+    "Loser",
+    "PipelineFacts",
+    "SweepReport",
+    "choose_series",
+    "gather",
+    "is_complete",
+    "judge",
+    "sweep",
+]

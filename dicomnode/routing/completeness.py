@@ -1,0 +1,111 @@
+"""Is more to come? Judged from evidence alone, so that a restart of the node takes up the wait where it was."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from dicomnode.registry import AssociationEvidence, SeriesEvidence
+
+# A gap in InstanceNumber may be a slice that is still on its way, or one that the modality never sends: it lengthens, no more.
+GAP_FACTOR = 3.0
+# With a final count and no association open half of the silence will do: another association may still follow.
+FINAL_COUNT_FACTOR = 0.5
+# An open association that brought nothing for so many quiet periods is idle, not sending; some senders keep theirs for hours.
+IDLE_FACTOR = 3.0
+SHORTEST_IDLE_S = 30.0
+
+
+class Patience(Protocol):
+    """How long to wait: a `Route`, or what stands in for one where none matches."""
+
+    @property
+    def quiet_s(self) -> float:
+        """Seconds of silence after which a series counts as complete."""
+
+    @property
+    def max_wait_s(self) -> float:
+        """Seconds after which it is complete by force."""
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultPatience:
+    """For series that no route matches: nothing is run on them, so nobody waits for them."""
+
+    quiet_s: float = 10.0
+    max_wait_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """The evidence on the series that one route looks at, taken together.
+
+    opened_at: first arrival since the earliest of them was opened or reopened. missing_numbers: how many InstanceNumbers
+    between the lowest and the highest did not arrive. final_count: the source told how many instances each series has, and
+    they are here.
+    """
+
+    opened_at: datetime
+    last_arrival_at: datetime
+    missing_numbers: int
+    final_count: bool
+    associations: tuple[AssociationEvidence, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Completeness:
+    """The judgement, and in words why, or what is still waited for."""
+
+    complete: bool
+    forced: bool = False
+    why: str = ""
+    waits_for: str = ""
+
+
+def gather(series: Sequence[SeriesEvidence], associations: Sequence[AssociationEvidence]) -> Arrivals:
+    """The evidence of several series as one: the quiet period counts over all series of the study that a route matches."""
+    arriving = [one for one in series if one.state == "arriving"] or list(series)
+    return Arrivals(
+        opened_at=min(one.opened_at for one in arriving),
+        last_arrival_at=max(one.last_arrival_at for one in series),
+        missing_numbers=sum(_missing(one.instance_numbers) for one in arriving),
+        final_count=all(one.announced is not None and one.announced == one.instances for one in arriving),
+        associations=tuple(associations),
+    )
+
+
+def _missing(numbers: Sequence[int]) -> int:
+    return max(numbers) - min(numbers) + 1 - len(set(numbers)) if numbers else 0
+
+
+def is_complete(evidence: Arrivals, route: Patience, now: datetime) -> Completeness:
+    """Complete after the quiet period; an association that still sends holds it open, the route's maximum forces it."""
+    quiet_s, kind = _quiet(evidence, route)
+    silent_s = (now - evidence.last_arrival_at).total_seconds()
+    sending = [one.key for one in evidence.associations if _still_sends(one, route, now)]
+    if silent_s >= quiet_s and not sending:
+        return Completeness(True, why=f"nothing arrived for {quiet_s:g} s{kind}")
+    waits_for = f"the end of association {', '.join(sending)}" if sending else f"{quiet_s:g} s without a new image{kind}"
+    if (now - evidence.opened_at).total_seconds() >= route.max_wait_s:
+        return Completeness(
+            True, forced=True, why=f"{route.max_wait_s:g} s after its first image it still waited for {waits_for}"
+        )
+    return Completeness(False, waits_for=waits_for)
+
+
+def _quiet(evidence: Arrivals, route: Patience) -> tuple[float, str]:
+    if evidence.final_count:
+        return route.quiet_s * FINAL_COUNT_FACTOR, " (all images that the source announced are here)"
+    if evidence.missing_numbers:
+        missing = evidence.missing_numbers
+        numbers = "one image number is" if missing == 1 else f"{missing} image numbers are"
+        return route.quiet_s * GAP_FACTOR, f" (longer than usual, for {numbers} missing in between)"
+    return route.quiet_s, ""
+
+
+def _still_sends(association: AssociationEvidence, route: Patience, now: datetime) -> bool:
+    # A busy PACS sends many studies over one association: it holds the study it sent last, not all that it ever sent.
+    if not (association.sends_this_study or association.sent_nothing_yet):
+        return False
+    idle = timedelta(seconds=max(IDLE_FACTOR * route.quiet_s, SHORTEST_IDLE_S))
+    return now - association.last_active_at <= idle

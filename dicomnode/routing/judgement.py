@@ -1,0 +1,193 @@
+"""The pure core: evidence and routes in, judgement out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from dicomnode.domain.equipment import DERIVED_SOP_CLASSES
+from dicomnode.domain.imaging import Refusal
+from dicomnode.domain.routes import Route
+from dicomnode.domain.states import JobState, SeriesState
+from dicomnode.registry import (
+    JobSummary,
+    PlannedJob,
+    SeriesCompletion,
+    SeriesEvidence,
+    SeriesVerdict,
+    StudyEvidence,
+    StudyJudgement,
+)
+from dicomnode.routing.choice import Choice, choose_series, refusal
+from dicomnode.routing.completeness import Completeness, DefaultPatience, gather, is_complete
+from dicomnode.routing.facts import PipelineFacts
+
+# Families of Storage SOP Classes (PS3.4 B.5) that are never a pipeline's input, whatever a route's match says.
+_NO_IMAGES = tuple(
+    f"1.2.840.10008.5.1.4.1.1.{family}." for family in ("9", "11", "30", "66", "67", "68", "88", "104", "131", "200.2", "481")
+)  # waveforms, presentation states, PM, raw/SEG/registration, RWV map, surfaces, SR, documents, protocols, …, RT
+_CAPTURES = frozenset(uid for uid in DERIVED_SOP_CLASSES if uid.startswith("1.2.840.10008.5.1.4.1.1.7"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What a route wants of a study that is complete for it."""
+
+    jobs: tuple[PlannedJob, ...]
+    words: Mapping[int, tuple[bool, str]]  # series → chosen, why
+
+
+def judge(
+    study: StudyEvidence, routes: Sequence[Route], now: datetime, pipelines: Mapping[str, PipelineFacts]
+) -> StudyJudgement:
+    """All that can be said of the study now. Nothing new to write gives a judgement without completions, verdicts and jobs."""
+    mismatches = {(one.series_id, route.name): _mismatches(one, route) for one in study.series for route in routes}
+    matching = {route.name: [one for one in study.series if not mismatches[one.series_id, route.name]] for route in routes}
+    waits = {route.name: _wait(study, matching[route.name], route, now) for route in routes if matching[route.name]}
+    completions = tuple(completion for one in study.series for completion in _completion(study, one, matching, waits, now))
+    complete = {one.series_id for one in study.series if one.state is SeriesState.COMPLETE}
+    complete |= {one.series_id for one in completions if one.complete}
+    plans = _plans(study, routes, matching, complete, pipelines)
+    settled = len(complete) == len(study.series)
+    jobs = tuple(job for plan in plans.values() for job in plan.jobs)
+    changed = settled or bool(jobs) or any(one.complete for one in completions)
+    verdicts = tuple(
+        _verdict(one, route, mismatches[one.series_id, route.name], plans.get(route.name))
+        for one in study.series
+        for route in routes
+        if changed and one.series_id in complete
+    )
+    return StudyJudgement(study.study_id, study.arrivals, completions, verdicts, jobs, settled)
+
+
+def _mismatches(series: SeriesEvidence, route: Route) -> tuple[str, ...]:
+    if _is_no_image(series.sop_class_uid):
+        return ("it holds no images",)
+    found = route.mismatches(series.attributes)
+    called = series.attributes.get("CalledAETitle", "")
+    if route.called_ae and called not in route.called_ae:
+        found = (*found, f"it was sent to {called}, wanted {' or '.join(route.called_ae)}")
+    return found
+
+
+def _is_no_image(sop_class_uid: str) -> bool:
+    if sop_class_uid in _CAPTURES:
+        return False
+    return sop_class_uid in DERIVED_SOP_CLASSES or (sop_class_uid + ".").startswith(_NO_IMAGES)
+
+
+def _wait(study: StudyEvidence, matching: Sequence[SeriesEvidence], route: Route, now: datetime) -> Completeness:
+    if all(one.state is SeriesState.COMPLETE for one in matching):
+        return Completeness(True)
+    return is_complete(gather(matching, study.associations), route, now)
+
+
+def _completion(
+    study: StudyEvidence,
+    series: SeriesEvidence,
+    matching: Mapping[str, Sequence[SeriesEvidence]],
+    waits: Mapping[str, Completeness],
+    now: datetime,
+) -> Sequence[SeriesCompletion]:
+    """The completion of an arriving series; an incomplete one only where it waits for something else than was stored."""
+    if series.state is SeriesState.COMPLETE:
+        return ()
+    of_routes = [wait for name, wait in waits.items() if series in matching[name]]
+    judged = of_routes or [is_complete(gather([series], study.associations), DefaultPatience(), now)]
+    waiting = next((wait for wait in judged if not wait.complete), None)
+    evidence: dict[str, object] = {"missing_numbers": gather([series], ()).missing_numbers}
+    if waiting is not None:
+        evidence["waits_for"] = waiting.waits_for
+        same = dict(series.evidence) == evidence
+        return () if same else (SeriesCompletion(series.series_id, complete=False, forced=False, evidence=evidence),)
+    forced = any(wait.forced for wait in judged)
+    # Of several routes the most patient one decided; a forced one says most.
+    said = max(judged, key=lambda wait: (wait.forced, len(wait.why)))
+    evidence["why"] = said.why
+    evidence["waited_s"] = round((now - series.opened_at).total_seconds(), 1)
+    return (SeriesCompletion(series.series_id, complete=True, forced=forced, evidence=evidence),)
+
+
+def _plans(
+    study: StudyEvidence,
+    routes: Sequence[Route],
+    matching: Mapping[str, Sequence[SeriesEvidence]],
+    complete: set[int],
+    pipelines: Mapping[str, PipelineFacts],
+) -> dict[str, _Plan]:
+    """The plan of each route that can decide now: all series of the study that match it are complete."""
+    plans: dict[str, _Plan] = {}
+    taken: dict[str, str] = {}  # pipeline → the first route that matches: one set of results for study and pipeline
+    for route in routes:
+        candidates = matching[route.name]
+        if not candidates:
+            continue
+        first = taken.setdefault(route.pipeline, route.name)
+        if any(one.series_id not in complete for one in candidates):
+            continue
+        if first != route.name:
+            why = f"route {first} comes first and runs the same pipeline"
+            plans[route.name] = _Plan((), {one.series_id: (False, why) for one in candidates})
+            continue
+        facts = pipelines.get(route.pipeline, PipelineFacts(route.pipeline))
+        plans[route.name] = _plan(study, route, candidates, choose_series(candidates, facts))
+    return plans
+
+
+def _plan(study: StudyEvidence, route: Route, candidates: Sequence[SeriesEvidence], choice: Choice) -> _Plan:
+    words = {loser.series_id: (False, loser.why) for loser in choice.losers}
+    if choice.best is None:
+        return _Plan(_not_run(study, route, candidates, refusal(candidates, choice, route.name)), words)
+    if route.select == "each":
+        words |= {one.series_id: (True, "the route takes each eligible series") for one in choice.eligible}
+        jobs = [job for one in choice.eligible for job in _run(study, route, one, scope_series_id=one.series_id)]
+        return _Plan(tuple(jobs), words)
+    words[choice.best.series_id] = (True, choice.why)
+    return _Plan(_run(study, route, choice.best, scope_series_id=0), words)
+
+
+def _standing(study: StudyEvidence, pipeline: str, scope_series_id: int) -> JobSummary | None:
+    """The newest version, unless another has taken its place already."""
+    jobs = [job for job in study.jobs if job.pipeline == pipeline and job.scope_series_id == scope_series_id]
+    newest = max(jobs, key=lambda job: job.version, default=None)
+    return None if newest is None or newest.state is JobState.SUPERSEDED else newest
+
+
+def _run(study: StudyEvidence, route: Route, series: SeriesEvidence, *, scope_series_id: int) -> tuple[PlannedJob, ...]:
+    """A job over this series, unless one stands that ran or will run over exactly what is there now."""
+    standing = _standing(study, route.pipeline, scope_series_id)
+    not_run = _standing(study, route.pipeline, 0)
+    replaced = {job.id for job in (standing, not_run) if job is not None and (job is standing or job.preset_refusal)}
+    if standing is not None:
+        same_input = (standing.series_id, standing.series_generation) == (series.series_id, series.generation)
+        if standing.state is JobState.CANCELLED or (same_input and not standing.preset_refusal):
+            return ()
+    return (_planned(route, series, scope_series_id, None, tuple(sorted(replaced))),)
+
+
+def _not_run(study: StudyEvidence, route: Route, candidates: Sequence[SeriesEvidence], why: Refusal) -> tuple[PlannedJob, ...]:
+    """One job that says "not run". Said once; what an operator cancelled, or what ran over the same images, stands."""
+    standing = _standing(study, route.pipeline, 0)
+    if standing is not None:
+        unchanged = any(
+            (standing.series_id, standing.series_generation) == (one.series_id, one.generation) for one in candidates
+        )
+        if standing.state is JobState.CANCELLED or standing.preset_refusal or unchanged:
+            return ()
+    speaker = max(candidates, key=lambda one: (one.slices, -one.series_id))
+    return (_planned(route, speaker, 0, why, () if standing is None else (standing.id,)),)
+
+
+def _planned(
+    route: Route, series: SeriesEvidence, scope_series_id: int, why: Refusal | None, replaces: tuple[int, ...]
+) -> PlannedJob:
+    return PlannedJob(route.name, route.pipeline, series.series_id, series.generation, scope_series_id, why, replaces)
+
+
+def _verdict(series: SeriesEvidence, route: Route, mismatches: Sequence[str], plan: _Plan | None) -> SeriesVerdict:
+    if mismatches:
+        return SeriesVerdict(series.series_id, route.name, matched=False, chosen=False, why="; ".join(mismatches))
+    if plan is None:
+        why = "the other series of the study that match are not complete yet"
+        return SeriesVerdict(series.series_id, route.name, matched=True, chosen=False, why=why)
+    chosen, why = plan.words[series.series_id]
+    return SeriesVerdict(series.series_id, route.name, matched=True, chosen=chosen, why=why)
