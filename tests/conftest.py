@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,18 +89,21 @@ def orthanc(tmp_path: Path) -> Iterator[Callable[..., Orthanc]]:
 
 @pytest.fixture
 def store_scp(tmp_path: Path) -> Iterator[Callable[..., StoreScp]]:
-    """Starts DCMTK storescps: `archive = store_scp("archive", extra=["--refuse"])`. All end with the test."""
+    """Starts DCMTK storescps: `archive = store_scp("archive", first_start=["--refuse"])`. All end with the test.
+
+    first_start: options of the first start only; `archive.start()` after `archive.kill()` leaves them out.
+    """
     started: list[StoreScp] = []
 
-    def start(name: str = "storescp", **arguments: Any) -> StoreScp:
+    def start(name: str = "storescp", *, first_start: Sequence[str] = (), **arguments: Any) -> StoreScp:
         one = StoreScp(tmp_path / name, **arguments)
         started.append(one)
-        one.start()
+        one.start(extra=first_start)
         return one
 
     yield start
     for one in started:
-        one.stop()
+        one.kill()
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ class _Outlet:
     ) -> None:
         self.name = destination.name
         self._destination = destination
-        self._sender = sender_for(destination, our_ae_title)
+        self._sender = sender_for(destination, our_ae_title, policy.longest_send_s)
         self._registry = registry
         self._store = store
         self._worker = worker_name

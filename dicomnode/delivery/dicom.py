@@ -1,5 +1,7 @@
 """A DICOM peer as destination: C-STORE on one association a job, C-FIND as proof."""
 
+import socket
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,22 +18,26 @@ from dicomnode.domain.results import ResultObject
 from dicomnode.domain.routes import Peer
 from dicomnode.domain.statuses import Outcome, outcome_of_store, store_status_in_words
 
+_STALLED_S = 60
+_ANSWER_WITHIN_S = 120.0
+_SLOWEST_LINK_BYTES_PER_S = 50_000.0
 _UNCOMPRESSED = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
 
 
 class DicomSender:
     """Sends to one peer."""
 
-    def __init__(self, peer: Peer, our_ae_title: str) -> None:
+    def __init__(self, peer: Peer, our_ae_title: str, longest_send_s: float) -> None:
         self._peer = peer
         self._our_ae_title = our_ae_title
+        self._longest_send_s = longest_send_s
 
     @contextmanager
     def connect(self, first: ResultObject) -> Iterator["_StoreAssociation"]:
         """An association for `first` and for every class that results may have. Raises PeerUnreachable."""
         contexts = _contexts(first)
         with network.associate(self._peer, self._our_ae_title, contexts) as association:
-            yield _StoreAssociation(association, contexts)
+            yield _StoreAssociation(association, contexts, self._longest_send_s)
 
     def holds(self, result: ResultObject) -> bool:
         """Whether the peer lists the instance (C-FIND, study root, IMAGE level). Raises PeerUnreachable."""
@@ -45,10 +51,15 @@ class DicomSender:
 
 
 class _StoreAssociation:
-    def __init__(self, association: Any, proposed: Sequence[tuple[str, tuple[str, ...]]]) -> None:
+    def __init__(self, association: Any, proposed: Sequence[tuple[str, tuple[str, ...]]], longest_send_s: float) -> None:
         self._association = association
         self._proposed = proposed
+        self._longest_send_s = longest_send_s
         self._lost = False
+        # A peer that stops reading (hung, or the far half of a dead link) would otherwise block this thread for ever, and
+        # pynetdicom 3.0.4 with it: it waits for its own sending thread when it gives up.
+        stalled = struct.pack("ll", _STALLED_S, 0)
+        association.dul.socket.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, stalled)
 
     def takes(self, result: ResultObject) -> bool:
         """Whether the object's class was proposed in its transfer syntax, and the link still stands."""
@@ -62,6 +73,9 @@ class _StoreAssociation:
         accepted = {str(context.abstract_syntax) for context in self._association.accepted_contexts}
         if result.sop_class_uid not in accepted:
             return Answer(Outcome.REJECTED, message=f"the peer takes no {result.kind.value}: presentation context refused")
+        # pynetdicom counts the time on the wire as time without an answer: a slow link must not look like a silent peer.
+        patience_s = _ANSWER_WITHIN_S + result.size_bytes / _SLOWEST_LINK_BYTES_PER_S
+        self._association.dimse_timeout = min(patience_s, self._longest_send_s)
         try:
             status = network.send_file(self._association, path)
         except PeerUnreachable as error:  # the class is taken, but not in this transfer syntax

@@ -9,11 +9,11 @@ from dicomnode.domain.routes import Destination
 
 def supported(destination: Destination) -> None:
     """Returns if results can be delivered there as set. Raises SettingsError, with what to set instead, if not."""
-    sender_for(destination, our_ae_title="")
+    sender_for(destination, our_ae_title="", longest_send_s=0.0)
 
 
-def sender_for(destination: Destination, our_ae_title: str) -> Sender:
-    """The sender for this kind of destination. Raises SettingsError."""
+def sender_for(destination: Destination, our_ae_title: str, longest_send_s: float) -> Sender:
+    """The sender for this kind of destination; gives one object up after `longest_send_s`. Raises SettingsError."""
     what = f"destination {destination.name!r}"
     if destination.proof == "commitment":
         remedy = 'set proof = "find" (the archive lists it) or "status" (the archive accepted it)'
@@ -21,7 +21,7 @@ def sender_for(destination: Destination, our_ae_title: str) -> Sender:
     if destination.kind == "dicom":
         if destination.peer is None:
             raise SettingsError(f"{what} of kind 'dicom' has no peer", "name one of the [[peers]]")
-        return DicomSender(destination.peer, our_ae_title)
+        return DicomSender(destination.peer, our_ae_title, longest_send_s)
     if destination.kind == "folder":
         if destination.path is None:
             raise SettingsError(f"{what} of kind 'folder' has no path", "add path = …")

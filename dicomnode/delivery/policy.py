@@ -22,9 +22,14 @@ class DeliveryPolicy:
     missing_after_s: float = 600.0
     first_proof_pause_s: float = 1.0
     longest_proof_pause_s: float = 3600.0
-    # One object's longest time on the wire; a claim outlives it, so nobody sends the same object twice at once.
-    lease_s: float = 900.0
+    # Long, for large objects on slow links. A restart of the node does not wait for it: it takes its own claims back.
+    lease_s: float = 3600.0
     poll_s: float = 1.0
+
+    @property
+    def longest_send_s(self) -> float:
+        """When one object's sending is given up: before its claim ends, so that nobody else sends it at the same time."""
+        return 0.9 * self.lease_s
 
 
 def backoff(attempt: int, rng: Random, *, first_s: float = 5.0, longest_s: float = 900.0) -> float:

@@ -22,6 +22,7 @@ from dicomnode.domain.states import JobEvent
 from dicomnode.domain.uids import derived_uid
 from dicomnode.registry import PlannedJob, Registry, StudyJudgement
 from dicomnode.storage import Store
+from tests.peers.waiting import wait_until
 
 SOP_CLASSES = {
     ResultKind.SEG: str(SegmentationStorage),
@@ -87,9 +88,10 @@ class Outbox:
         results = []
         for order, kind in enumerate(kinds):
             dataset = _dataset(kind, study, source, self._studies, pixel_bytes, patient or PATIENT)
+            pydicom.dataset.validate_file_meta(dataset.file_meta, enforce_standard=True)
             spoil(dataset)
             path = folder / f"{kind.value}.dcm"
-            dataset.save_as(path, enforce_file_format=True)
+            dataset.save_as(path)
             results.append(_result(kind, dataset, path.relative_to(self.store.root), path.read_bytes(), source, order))
         self.registry.finish_job(job, JobEvent.FINISHED, results=results, destinations=destinations)
         return tuple(results)
@@ -120,13 +122,22 @@ class Outbox:
         """A deliverer as after a start of the node."""
         return Deliverer(self.registry, self.store, destinations, "DICOMNODE", name, policy=policy, clock=self.clock)
 
+    def work_until(self, deliverer: Deliverer, *states: str) -> None:
+        """Send and prove again and again until the deliveries stand so."""
+
+        def stand_so() -> bool:
+            deliverer.run_once()
+            deliverer.prove_once()
+            return self.states() == list(states)
+
+        wait_until(stand_so, what=f"deliveries {', '.join(states)}")
+
     def deliveries(self) -> list[dict[str, Any]]:
         """The deliveries of all studies as `explain` tells them, in the order of studies and sending."""
-        return [
-            delivery
-            for study in reversed(self.registry.studies())
-            for delivery in self.registry.explain(str(study["study_instance_uid"]))["deliveries"]
+        studies: list[Any] = [
+            self.registry.explain(str(one["study_instance_uid"])) for one in reversed(self.registry.studies())
         ]
+        return [delivery for study in studies for series in study["series"] for delivery in series["deliveries"]]
 
     def states(self, destination: str | None = None) -> list[str]:
         """States of deliveries, in the order of `deliveries`."""
@@ -155,6 +166,8 @@ def _dataset(
     dataset.preamble = b"\0" * 128
     dataset.SOPClassUID = SOP_CLASSES[kind]
     dataset.SOPInstanceUID = derived_uid([kind.value, source])
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     dataset.StudyInstanceUID = study
     dataset.SeriesInstanceUID = derived_uid([kind.value, "series", source])
     dataset.Modality = MODALITIES[kind]
@@ -164,10 +177,10 @@ def _dataset(
     if kind is not ResultKind.SR:
         dataset.SamplesPerPixel = 1
         dataset.PhotometricInterpretation = "MONOCHROME2"
-        dataset.NumberOfFrames = 1
-        dataset.Rows, dataset.Columns = 64, pixel_bytes // 64
+        dataset.NumberOfFrames = pixel_bytes // 4096
+        dataset.Rows = dataset.Columns = 64
         dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 8, 8, 7, 0
-        dataset.add_new("PixelData", "OB", b"\x01" * (64 * (pixel_bytes // 64)))
+        dataset.add_new("PixelData", "OB", b"\x01" * (4096 * dataset.NumberOfFrames))
     return dataset
 
 

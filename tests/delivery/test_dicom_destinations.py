@@ -2,10 +2,11 @@
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 
+from dicomnode.delivery import DeliveryPolicy, dicom
 from dicomnode.domain.results import ResultKind
 from dicomnode.domain.states import DeliveryState
 from tests.delivery.outbox import QUICK, Outbox, dicom_destination
@@ -26,6 +27,7 @@ def test_a_jobs_results_reach_the_pacs_once_in_order_on_one_association_and_are_
 
     assert deliverer.run_once() == 3
     assert outbox.states() == ALL_SENT
+    outbox.clock.advance(seconds=2)
     assert deliverer.prove_once() == 3
 
     assert outbox.states() == ALL_CONFIRMED
@@ -42,7 +44,7 @@ def test_seg_goes_before_sr_and_sc_on_one_association(outbox: Outbox, store_scp:
     assert outbox.deliverer(dicom_destination("archive", "ARCHIVE", archive.port)).run_once() == 3
 
     assert archive.sop_instance_uids() == [result.sop_instance_uid for result in results]
-    assert archive.output().count("Association Received") == 1
+    assert archive.output().count("Association Acknowledged") == 1
     assert outbox.states() == ALL_SENT
 
 
@@ -62,8 +64,7 @@ def test_a_dead_pacs_gets_everything_once_it_is_back_even_over_a_restart_of_the_
 
     pacs.start()
     after = outbox.deliverer(destination)
-    wait_until(lambda: after.run_once() and outbox.states() == ALL_SENT, what="delivery after the PACS is back")
-    wait_until(lambda: after.prove_once() and outbox.states() == ALL_CONFIRMED, what="proof")
+    outbox.work_until(after, *ALL_CONFIRMED)
     assert pacs.arrivals() == [result.sop_instance_uid for result in results]
 
 
@@ -90,32 +91,28 @@ def test_a_dead_destination_delays_no_other(outbox: Outbox, store_scp: Callable[
 
 @pytest.mark.parametrize("rudeness", ["--abort-during", "--abort-after"])
 def test_a_link_cut_in_the_middle_of_an_object_leaves_the_outcome_open_and_the_object_goes_again_under_its_uid(
-    outbox: Outbox, store_scp: Callable[..., StoreScp], tmp_path: Path, rudeness: str
+    outbox: Outbox, store_scp: Callable[..., StoreScp], rudeness: str
 ) -> None:
-    archive = StoreScp(tmp_path / "archive", ae_title="ARCHIVE")
-    archive.start(extra=[rudeness])
+    archive = store_scp(ae_title="ARCHIVE", first_start=[rudeness])
     results = outbox.finish_a_job("archive", pixel_bytes=2_000_000)
     deliverer = outbox.deliverer(dicom_destination("archive", "ARCHIVE", archive.port))
-    try:
-        assert deliverer.run_once() >= 1
-        assert outbox.states() == ["waiting"] * 3
-        assert "no status" in outbox.deliveries()[0]["last_error"]
-        cut = archive.requests()
-        assert cut >= 1
-        archive.kill()
+    assert deliverer.run_once() >= 1
+    assert outbox.states() == ["waiting"] * 3
+    assert "no status" in outbox.deliveries()[0]["last_error"]
+    cut = archive.requests()
+    assert cut >= 1
+    archive.kill()
 
-        archive.start()
-        wait_until(lambda: deliverer.run_once() and outbox.states() == ALL_SENT, what="delivery on the second try")
-        assert sorted(archive.sop_instance_uids()) == sorted(result.sop_instance_uid for result in results)
-        assert archive.requests() == cut + 3
-    finally:
-        archive.kill()
+    archive.start()
+    outbox.work_until(deliverer, *ALL_SENT)
+    assert sorted(archive.sop_instance_uids()) == sorted(result.sop_instance_uid for result in results)
+    assert archive.requests() == cut + 3
 
 
 def test_killing_the_pacs_while_it_receives_costs_nothing_and_doubles_nothing(
     outbox: Outbox, store_scp: Callable[..., StoreScp]
 ) -> None:
-    archive = store_scp(ae_title="ARCHIVE", extra=["--sleep-during", "1"])
+    archive = store_scp(ae_title="ARCHIVE", first_start=["--sleep-during", "1"])
     outbox.finish_a_job("archive", pixel_bytes=8_000_000)
     deliverer = outbox.deliverer(dicom_destination("archive", "ARCHIVE", archive.port))
     sending = threading.Thread(target=deliverer.run_once)
@@ -126,25 +123,21 @@ def test_killing_the_pacs_while_it_receives_costs_nothing_and_doubles_nothing(
     assert outbox.states() == ["waiting"] * 3
 
     archive.start()
-    wait_until(lambda: deliverer.run_once() and outbox.states() == ALL_SENT, what="delivery to the new process")
+    outbox.work_until(deliverer, *ALL_SENT)
     assert len(archive.files()) == 3
 
 
 def test_an_association_that_is_refused_is_tried_again_until_it_is_not(
-    outbox: Outbox, store_scp: Callable[..., StoreScp], tmp_path: Path
+    outbox: Outbox, store_scp: Callable[..., StoreScp]
 ) -> None:
-    archive = StoreScp(tmp_path / "archive", ae_title="ARCHIVE")
-    archive.start(extra=["--refuse"])
-    try:
-        outbox.finish_a_job("archive")
-        deliverer = outbox.deliverer(dicom_destination("archive", "ARCHIVE", archive.port))
-        assert deliverer.run_once() == 1
-        assert outbox.states() == ["waiting"] * 3
-        archive.stop()
-        archive.start()
-        wait_until(lambda: deliverer.run_once() and outbox.states() == ALL_SENT, what="delivery to the politer archive")
-    finally:
-        archive.kill()
+    archive = store_scp(ae_title="ARCHIVE", first_start=["--refuse"])
+    outbox.finish_a_job("archive")
+    deliverer = outbox.deliverer(dicom_destination("archive", "ARCHIVE", archive.port))
+    assert deliverer.run_once() == 1
+    assert outbox.states() == ["waiting"] * 3
+    archive.stop()
+    archive.start()
+    outbox.work_until(deliverer, *ALL_SENT)
 
 
 def test_an_archive_that_takes_no_segmentations_gets_neither_seg_nor_the_sr_that_names_it(
@@ -202,22 +195,27 @@ def test_a_full_archive_is_tried_again_and_held_for_an_operator_after_two_weeks(
 
     archive.received.mkdir()
     assert outbox.registry.retry(delivery["id"]) == [delivery["id"]]
-    wait_until(lambda: deliverer.run_once() and outbox.states() == ["sent"], what="delivery after the operator's retry")
+    outbox.work_until(deliverer, "sent")
 
 
 def test_proof_that_says_missing_sends_the_object_again(outbox: Outbox, orthanc: Callable[..., Orthanc]) -> None:
     pacs = orthanc("pacs", ae_title="PACS")
     (result,) = outbox.finish_a_job("pacs", kinds=[ResultKind.SC])
-    deliverer = outbox.deliverer(dicom_destination("pacs", "PACS", pacs.dicom_port, proof="find"))
+    pacs_destination = dicom_destination("pacs", "PACS", pacs.dicom_port, proof="find")
+    deliverer = outbox.deliverer(pacs_destination, policy=DeliveryPolicy())
     deliverer.run_once()
     pacs.delete(pacs.instances()[0])
 
+    outbox.clock.advance(seconds=2)
     assert deliverer.prove_once() == 1
     assert outbox.states() == ["sent"]  # an archive may index late: not at once
-
-    wait_until(lambda: deliverer.prove_once() and outbox.states() == ["waiting"], what="the proof to be overdue")
+    outbox.clock.advance(minutes=11)
+    assert deliverer.prove_once() == 1
+    assert outbox.states() == ["waiting"]
     assert "not found by C-FIND" in outbox.deliveries()[0]["last_error"]
-    wait_until(lambda: deliverer.run_once() + deliverer.prove_once() and outbox.states() == ["confirmed"], what="proof")
+
+    outbox.clock.advance(minutes=15)
+    outbox.work_until(deliverer, "confirmed")
     assert [instance.sop_instance_uid for instance in pacs.instances()] == [result.sop_instance_uid]
 
 
@@ -241,3 +239,24 @@ def test_a_sender_that_died_while_sending_loses_its_lease_and_the_pacs_has_the_o
 
     assert outbox.states() == ["sent"]
     assert [instance.sop_instance_uid for instance in pacs.instances()] == [result.sop_instance_uid]
+
+
+def test_a_peer_that_hangs_in_the_middle_of_an_object_is_given_up_and_gets_it_again(
+    outbox: Outbox, store_scp: Callable[..., StoreScp], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dicom, "_STALLED_S", 1)
+    archive = store_scp(ae_title="ARCHIVE", first_start=["--sleep-during", "1"])
+    outbox.finish_a_job("archive", pixel_bytes=30_000_000, kinds=[ResultKind.SC])
+    policy = replace(QUICK, lease_s=3.0)
+    deliverer = outbox.deliverer(dicom_destination("archive", "ARCHIVE", archive.port), policy=policy)
+    sending = threading.Thread(target=deliverer.run_once)
+    sending.start()
+    wait_until(lambda: archive.requests() == 1, what="the object to be on the wire")
+    archive.freeze()
+    sending.join(30)
+    assert not sending.is_alive()
+    assert outbox.states() == ["waiting"]
+
+    archive.kill()
+    archive.start()
+    outbox.work_until(deliverer, "sent")

@@ -1,6 +1,7 @@
 """DCMTK's tools: modalities that send, and a PACS that only stores."""
 
 import re
+import signal
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -172,6 +173,11 @@ class StoreScp:
         if self._process is not None:
             self._process.kill()
             self._process = None
+
+    def freeze(self) -> None:
+        """Stops reading and answering, with all connections open: a hung peer, or the far half of a dead link."""
+        if self._process is not None:
+            self._process.signal(signal.SIGSTOP)
 
     def output(self) -> str:
         """Its log since the first start."""
