@@ -20,7 +20,7 @@ from dicomnode.domain.statuses import Outcome, outcome_of_store, store_status_in
 
 _STALLED_S = 60
 _ANSWER_WITHIN_S = 120.0
-_SLOWEST_LINK_BYTES_PER_S = 50_000.0
+_SLOWEST_LINK_BYTES_PER_S = 100_000.0
 _UNCOMPRESSED = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
 
 

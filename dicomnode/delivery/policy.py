@@ -22,8 +22,8 @@ class DeliveryPolicy:
     missing_after_s: float = 600.0
     first_proof_pause_s: float = 1.0
     longest_proof_pause_s: float = 3600.0
-    # Long, for large objects on slow links. A restart of the node does not wait for it: it takes its own claims back.
-    lease_s: float = 3600.0
+    # A sender that died alone keeps its object from others for this long; a restart of the node takes all claims back at once.
+    lease_s: float = 900.0
     poll_s: float = 1.0
 
     @property

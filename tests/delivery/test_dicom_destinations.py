@@ -219,8 +219,9 @@ def test_proof_that_says_missing_sends_the_object_again(outbox: Outbox, orthanc:
     assert [instance.sop_instance_uid for instance in pacs.instances()] == [result.sop_instance_uid]
 
 
-def test_a_sender_that_died_while_sending_loses_its_lease_and_the_pacs_has_the_object_once(
-    outbox: Outbox, orthanc: Callable[..., Orthanc]
+@pytest.mark.parametrize("rescue", ["the lease ends", "the node restarts"])
+def test_a_sender_that_died_while_sending_is_replaced_and_the_pacs_has_the_object_once(
+    outbox: Outbox, orthanc: Callable[..., Orthanc], rescue: str
 ) -> None:
     pacs = orthanc("pacs", ae_title="PACS")
     destination = dicom_destination("pacs", "PACS", pacs.dicom_port)
@@ -233,8 +234,11 @@ def test_a_sender_that_died_while_sending_loses_its_lease_and_the_pacs_has_the_o
 
     after = outbox.deliverer(destination, name="its successor")
     assert after.run_once() == 0
-    outbox.clock.advance(seconds=QUICK.lease_s + 1)
-    outbox.registry.requeue_lost()
+    if rescue == "the node restarts":
+        outbox.registry.node_restarted()
+    else:
+        outbox.clock.advance(seconds=QUICK.lease_s + 1)
+        outbox.registry.requeue_lost()
     assert after.run_once() == 1
 
     assert outbox.states() == ["sent"]
