@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal, cast
 
-from dicomnode.delivery import supported
 from dicomnode.domain.errors import SettingsError
 from dicomnode.domain.routes import Destination, DestinationProfile, Peer, Route
 from dicomnode.registry import Registry
@@ -108,6 +107,8 @@ def not_built(settings: Settings) -> Iterable[SettingsError]:
                 f"destination {one.name!r} is of kind {one.kind!r}, which is not built yet",
                 'use kind = "dicom" or kind = "folder", or remove the destination',
             )
+    from dicomnode.delivery import supported  # brings pynetdicom, which status and its like need not load
+
     for destination in destinations(settings):
         try:
             supported(destination)
