@@ -96,11 +96,11 @@ class Node:
 
     # --- its life
 
-    def start(self, *roles: str, timeout_s: float = 60.0) -> None:
+    def start(self, *roles: str, timeout_s: float = 120.0) -> None:
         """`dicomnode run`, and back when `dicomnode status --json` says ready. Raises RuntimeError if it ends instead."""
         self.start_only(*roles)
         try:
-            wait_until(self._ready, timeout_s=timeout_s, every_s=0.25, what="the node to be ready")
+            wait_until(self._ready, timeout_s=timeout_s, every_s=0.5, what="the node to be ready")
         except TimeoutError as error:
             raise TimeoutError(f"{error}\nits log ends:\n{self.output()[-3000:]}") from None
 
@@ -201,7 +201,7 @@ class Node:
             return latest if latest["counts"][kind].get(state, 0) >= count else None
 
         try:
-            return wait_until(there, timeout_s=timeout_s, every_s=0.5, what=f"{count} {kind} {state}")
+            return wait_until(there, timeout_s=timeout_s, every_s=1.0, what=f"{count} {kind} {state}")
         except TimeoutError as error:
             counts = latest.get("counts")
             raise TimeoutError(f"{error}\ncounts: {counts}\nthe log ends:\n{self.output()[-3000:]}") from None
