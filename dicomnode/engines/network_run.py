@@ -1,20 +1,20 @@
 """A volume through a bundle: its preprocessing, its network, its probabilities on the network's grid."""
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from dicomnode.domain.errors import PipelineError, ResourceExhausted
 from dicomnode.engines.bundle import Bundle
 from dicomnode.engines.devices import computing, is_out_of_memory
 from dicomnode.engines.sidecar import BundleRules, RunRules
 from dicomnode.engines.spatial import grid_of, leading_spatial_steps, meta_tensor, network_grid
-from dicomnode.engines.values import Box, NetworkInput, Prediction
+from dicomnode.engines.values import NetworkInput, Prediction
 from dicomnode.imaging.resampling import Grid, linear_on
 
 _log = logging.getLogger(__name__)
@@ -36,7 +36,9 @@ def preprocess(bundle: Bundle, given: NetworkInput, rules: BundleRules, run: Run
         if steps:
             grid = network_grid(bundle.preprocessing[:steps], given.grid)
             if given.region is not None and run.crop_margin_mm is not None:
-                grid = grid.part(box_on(grid, given.grid.part(given.region), run.crop_margin_mm))
+                margin = math.ceil(run.crop_margin_mm / min(grid.spacing_mm))
+                box = grid.box_around(given.grid.part(given.region), margin)
+                grid = grid if box is None else grid.part(box)
             item: dict[str, Any] = {key: meta_tensor(linear_on(given.pixels, given.grid, grid), grid, channel=True)}
         else:
             item = {key: meta_tensor(given.pixels, given.grid, channel=False)}
@@ -52,26 +54,13 @@ def preprocess(bundle: Bundle, given: NetworkInput, rules: BundleRules, run: Run
 
 
 def predict(bundle: Bundle, prepared: Prepared, rules: BundleRules, run: RunRules, *, bfloat16: bool) -> Prediction:
-    """The network's probabilities for a prepared image. Raises ResourceExhausted where memory runs out at the smallest batch."""
+    """The network's probabilities for a prepared image. Raises ResourceExhausted where memory runs out with one window."""
     with computing(bundle.device, bfloat16=bfloat16):
         logits = _with_less_memory(bundle, lambda: _forward(bundle, prepared.tensor.to(bundle.device), run))
         probabilities = _activated(logits.float(), rules.activation)
         # (1, channels, x, y, z) → (channels, z, y, x), contiguous for slicing by z
         array = probabilities[0].permute(0, 3, 2, 1).contiguous().cpu().numpy()
     return Prediction(array, prepared.grid)
-
-
-def box_on(grid: Grid, part: Grid, margin_mm: float) -> Box:
-    """The box of `grid` that covers `part` and `margin_mm` around it."""
-    corners = np.array(
-        [[z, y, x] for z in (0, part.shape[0] - 1) for y in (0, part.shape[1] - 1) for x in (0, part.shape[2] - 1)]
-    )
-    indices = grid.indices(part.points_mm(corners))
-    margin = np.ceil(margin_mm / np.array(grid.spacing_mm))
-    starts = np.clip(np.floor(indices.min(axis=0)) - margin, 0, np.array(grid.shape) - 1).astype(int)
-    stops = np.clip(np.ceil(indices.max(axis=0)) + 1 + margin, starts + 1, grid.shape).astype(int)
-    z, y, x = (slice(int(start), int(stop)) for start, stop in zip(starts, stops, strict=True))
-    return z, y, x
 
 
 def _forward(bundle: Bundle, tensor: torch.Tensor, run: RunRules) -> torch.Tensor:

@@ -8,9 +8,7 @@ from numpy.typing import NDArray
 
 from dicomnode.domain.findings import Classification, HeatMap, LabelMap, Lesion
 from dicomnode.domain.imaging import Refusal
-from dicomnode.imaging.resampling import Grid
-
-Box = tuple[slice, slice, slice]
+from dicomnode.imaging.resampling import Box, Grid
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,18 +1,21 @@
 """Values of one grid on another, by linear interpolation.
 
-Two grids whose axes are parallel (any order, any direction) need only one small matrix per axis: a slice is `A @ slice @ B`,
-eight times faster than gathering eight neighbours per voxel, with the same values. Other grids go through scipy.
+Two grids whose axes are parallel (any order, any direction) are interpolated axis by axis, slice by slice: an order of magnitude
+faster than gathering eight neighbours per voxel, with the same values and without a coordinate per voxel. Matrix products do the
+same, but lose all their speed when BLAS threads share the cores with other work. Other grids go through scipy.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import permutations, product
 
 import numpy as np
 from numpy.typing import NDArray
 
 _PARALLEL_TOLERANCE = 1e-4  # in voxels of the source per voxel of the target: 0.05 voxel over 512
+_ROUNDING = 1e-6
 Floats = NDArray[np.float32]
+Box = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,13 +36,33 @@ class Grid:
         """Volume of one voxel in ml."""
         return abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000.0
 
-    def part(self, box: tuple[slice, slice, slice]) -> "Grid":
+    def part(self, box: Box) -> "Grid":
         """The grid of `array[box]`; slices with start and stop, step 1."""
         starts = np.array([s.start for s in box], dtype=float)
         affine = self.affine.copy()
         affine[:3, 3] += affine[:3, :3] @ starts
         z, y, x = (s.stop - s.start for s in box)
         return Grid((z, y, x), affine)
+
+    def every(self, steps: tuple[int, int, int]) -> "Grid":
+        """The grid of `array[::steps[0], ::steps[1], ::steps[2]]`."""
+        affine = self.affine.copy()
+        affine[:3, :3] *= steps
+        z, y, x = (-(-size // step) for size, step in zip(self.shape, steps, strict=True))
+        return Grid((z, y, x), affine)
+
+    def box_around(self, other: "Grid", margin: int = 0) -> Box | None:
+        """The box of this grid's voxels that covers `other` and `margin` voxels more, or None where they do not meet."""
+        last = np.array(other.shape) - 1
+        corners = other.points_mm(np.array(list(product(*((0, end) for end in last)))))
+        indices = self.indices(corners)
+        # What lies on a voxel's centre but for rounding does not need the next voxel.
+        starts = np.maximum(np.floor(indices.min(axis=0) + _ROUNDING) - margin, 0).astype(int)
+        stops = np.minimum(np.ceil(indices.max(axis=0) - _ROUNDING) + 1 + margin, self.shape).astype(int)
+        if (stops <= starts).any():
+            return None
+        z, y, x = (slice(int(start), int(stop)) for start, stop in zip(starts, stops, strict=True))
+        return z, y, x
 
     def points_mm(self, indices: NDArray[np.floating]) -> NDArray[np.float64]:
         """LPS points (…, 3) in mm of voxel indices (…, 3) in (z, y, x) order."""
@@ -56,14 +79,14 @@ _DIRECTIONS = {"L": (0, 1), "R": (0, -1), "P": (1, 1), "A": (1, -1), "S": (2, 1)
 
 
 def canonical(values: NDArray[np.generic], grid: Grid) -> tuple[NDArray[np.generic], Grid]:
-    """The same voxels as a view (z, y, x) whose axes run nearest to head, back and the patient's left, and their grid."""
+    """The same voxels as a view (…, z, y, x) whose axes run nearest to head, back and the patient's left, and their grid."""
     return oriented(values, grid, ("S", "P", "L"))
 
 
 def oriented(values: NDArray[np.generic], grid: Grid, toward: Sequence[str]) -> tuple[NDArray[np.generic], Grid]:
     """The same voxels as a view whose axes run nearest to the directions `toward` ("L", "R", "A", "P", "S", "I"; one per axis).
 
-    Nothing is interpolated; an oblique volume stays oblique. Raises ValueError where `toward` names an axis twice.
+    values: (…, z, y, x); only the last three axes, those of `grid`, are turned. Nothing is interpolated; an oblique volume stays oblique. Raises ValueError where `toward` names an axis twice.
     """
     worlds = [_DIRECTIONS[letter][0] for letter in toward]
     if sorted(worlds) != [0, 1, 2]:
@@ -72,14 +95,15 @@ def oriented(values: NDArray[np.generic], grid: Grid, toward: Sequence[str]) -> 
     # All six orders are tried, so that an axis at 45° cannot be chosen twice.
     order = max(permutations(range(3)), key=lambda axes: sum(abs(direction[w, a]) for w, a in zip(worlds, axes, strict=True)))
     affine = grid.affine[:, [*order, 3]].copy()
-    view = values.transpose(order)
+    leading = values.ndim - 3
+    view = values.transpose(*range(leading), *(leading + axis for axis in order))
     for axis, letter in enumerate(toward):
         world, sign = _DIRECTIONS[letter]
         if affine[world, axis] * sign < 0:
-            affine[:3, 3] += affine[:3, axis] * (view.shape[axis] - 1)
+            affine[:3, 3] += affine[:3, axis] * (view.shape[leading + axis] - 1)
             affine[:3, axis] *= -1
-            view = np.flip(view, axis)
-    z, y, x = view.shape
+            view = np.flip(view, leading + axis)
+    z, y, x = view.shape[leading:]
     return view, Grid((z, y, x), affine)
 
 
@@ -107,16 +131,28 @@ def axis_maps(source: Grid, target: Grid) -> tuple[AxisMap, AxisMap, AxisMap] | 
     return z, y, x
 
 
-def interpolation_matrix(source_size: int, target_size: int, scale: float, offset: float) -> Floats:
-    """(target_size, source_size) float32 W, so that W @ values is `values` at `scale * t + offset`; held at the borders."""
-    position = np.clip(scale * np.arange(target_size) + offset, 0, source_size - 1)
-    lower = np.minimum(position.astype(np.intp), max(source_size - 2, 0))
-    weight = (position - lower).astype(np.float32)
-    matrix = np.zeros((target_size, source_size), dtype=np.float32)
-    rows = np.arange(target_size)
-    matrix[rows, np.minimum(lower + 1, source_size - 1)] = weight
-    matrix[rows, lower] += 1 - weight
-    return matrix
+@dataclass(frozen=True, slots=True, eq=False)
+class _Line:
+    """Linear interpolation along one axis: value = v[lower] + weight × (v[upper] − v[lower]); held at the borders."""
+
+    lower: NDArray[np.intp]
+    upper: NDArray[np.intp]
+    weight: Floats
+
+    @classmethod
+    def of(cls, source_size: int, target_size: int, scale: float, offset: float) -> "_Line":
+        position = np.clip(scale * np.arange(target_size) + offset, 0, source_size - 1)
+        lower = position.astype(np.intp)
+        return cls(lower, np.minimum(lower + 1, source_size - 1), (position - lower).astype(np.float32))
+
+    def along(self, values: Floats, axis: int) -> Floats:
+        """`values` (channels, y, x) interpolated along axis 1 or 2."""
+        result = values.take(self.lower, axis)
+        step = values.take(self.upper, axis)
+        step -= result
+        step *= self.weight[:, None] if axis == 1 else self.weight
+        result += step
+        return result
 
 
 def slices_on(values: NDArray[np.generic], source: Grid, target: Grid) -> Iterator[Floats]:
@@ -129,15 +165,15 @@ def slices_on(values: NDArray[np.generic], source: Grid, target: Grid) -> Iterat
         yield from _oblique(values, source, target)
         return
     along = values.transpose(0, *(1 + axis_map.source_axis for axis_map in maps))
-    rows, columns = (
-        interpolation_matrix(along.shape[1 + axis], target.shape[axis], maps[axis].scale, maps[axis].offset) for axis in (1, 2)
-    )
-    columns = np.ascontiguousarray(columns.T)
     depth = along.shape[1]
+    rows, columns = (
+        _Line.of(along.shape[1 + axis], target.shape[axis], maps[axis].scale, maps[axis].offset) for axis in (1, 2)
+    )
+    rows_first = along.shape[3] * target.shape[1] < along.shape[2] * target.shape[2]
     blend = _Blend(along)
     for index in range(target.shape[0]):
-        position = min(max(maps[0].scale * index + maps[0].offset, 0.0), depth - 1.0)
-        yield np.matmul(np.matmul(rows, blend.at(position)), columns)
+        plane = blend.at(min(max(maps[0].scale * index + maps[0].offset, 0.0), depth - 1.0))
+        yield columns.along(rows.along(plane, 1), 2) if rows_first else rows.along(columns.along(plane, 2), 1)
 
 
 class _Blend:

@@ -6,7 +6,9 @@ from scipy import ndimage
 
 _WORKING_SPACING_MM = 3.0  # skin needs no finer grid, and full-size morphology costs seconds
 _OPENING_MM = 6.0  # table tops, cables and folds of blankets are thinner
-_OPEN_LUNG_HU = -930.0  # air beside the patient is emptier than lung that a small field of view cuts open
+# Lung that a small field of view cuts open is lung-like in most of its voxels; air beside the patient, with blankets, is not.
+_LUNG_HU = (-950.0, -500.0)
+_OPEN_LUNG_SHARE = 0.6
 _IN_PLANE = ndimage.generate_binary_structure(3, 1) & np.array([False, True, False])[:, None, None]
 
 
@@ -63,7 +65,8 @@ def _fill(small: NDArray[np.generic], body: NDArray[np.bool_]) -> NDArray[np.boo
     for edge in (labels[:, 0], labels[:, -1], labels[:, :, 0], labels[:, :, -1]):
         outside[np.unique(edge)] = True
     candidates = np.flatnonzero(outside[1:]) + 1
-    mean = ndimage.mean(np.clip(small, -1024, None), labels, candidates)
-    outside[candidates[np.asarray(mean) > _OPEN_LUNG_HU]] = False
+    lung_like = (small > _LUNG_HU[0]) & (small < _LUNG_HU[1])
+    share = ndimage.mean(lung_like, labels, candidates)
+    outside[candidates[np.asarray(share) > _OPEN_LUNG_SHARE]] = False
     outside[0] = False
     return ~outside[labels]

@@ -12,6 +12,7 @@ from dicomnode.engines.chest.sides import LEFT, RIGHT
 from dicomnode.engines.sidecar import ClassificationRules, LesionRules
 
 LESION_MAP = "lesions"
+_BELOW = 0.01  # "absent" stays below the threshold also when rounded to two digits
 _LATERALITY: dict[int, Literal["left", "right", ""]] = {LEFT: "left", RIGHT: "right", 0: ""}
 
 
@@ -78,7 +79,7 @@ def classification(
     if candidates:
         probability = max(candidate.probability for candidate in candidates)
     else:
-        probability = min(best_voxel, float(np.nextafter(rules.threshold, 0)))
+        probability = min(best_voxel, max(0.0, rules.threshold - _BELOW))
     present = probability >= rules.threshold
     return (
         Classification(

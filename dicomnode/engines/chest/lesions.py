@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from dicomnode.engines.chest.lungs import LungView
 from dicomnode.engines.chest.sides import LEFT, RIGHT
 from dicomnode.engines.measure import Measures, measure
 from dicomnode.engines.sidecar import Calibration, LesionRules
-from dicomnode.imaging.resampling import Grid, linear_on
+from dicomnode.imaging.resampling import Box, Grid, linear_on
 
 _TOUCHING = np.ones((3, 3, 3), dtype=bool)
-Box = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,17 +27,7 @@ class Candidate:
     side: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class NetworkView:
-    """What the network said, on its own grid, canonical axes (z, y, x). sides: 0, LEFT, RIGHT; aerated: lung, not lesion."""
-
-    lesion: NDArray[np.float32]
-    aerated: NDArray[np.bool_]
-    sides: NDArray[np.uint8]
-    grid: Grid
-
-
-def find_candidates(view: NetworkView, pixels: NDArray[np.generic], source: Grid, rules: LesionRules) -> list[Candidate]:
+def find_candidates(view: LungView, pixels: NDArray[np.generic], source: Grid, rules: LesionRules) -> list[Candidate]:
     """Most probable first, then largest; pixels: (z, y, x) on `source`. `rules.min_probability` is not applied here."""
     labels, _ = ndimage.label(view.lesion >= rules.threshold, _TOUCHING)
     found = [
@@ -55,7 +45,7 @@ def calibrated(score: float, calibration: Calibration) -> float:
 
 
 def _candidate(
-    view: NetworkView,
+    view: LungView,
     labels: NDArray[np.int32],
     number: int,
     box: Box,
@@ -66,14 +56,14 @@ def _candidate(
     extent_mm = max((s.stop - s.start) * spacing for s, spacing in zip(box, view.grid.spacing_mm, strict=True))
     if extent_mm > 2 * rules.max_diameter_mm:
         return None
-    around = _grown(box, view.lesion.shape, 2)
+    around = grown(box, view.lesion.shape, 2)
     own = labels[around] == number
     shell = ndimage.binary_dilation(own, _TOUCHING) & ~own
     if float(np.mean(view.aerated[around][shell])) < rules.min_lung_contact:
         return None
     others = (labels[around] != 0) & ~own
     probability = np.where(others, 0, view.lesion[around])
-    source_box = _box_on(source, view.grid.part(around))
+    source_box = source.box_around(view.grid.part(around))
     if source_box is None:
         return None
     mask = linear_on(probability, view.grid.part(around), source.part(source_box)) >= rules.threshold
@@ -92,20 +82,6 @@ def _side(sides: NDArray[np.uint8]) -> int:
     return 0 if left == right else LEFT if left > right else RIGHT
 
 
-def _grown(box: Box, shape: tuple[int, ...], margin: int) -> Box:
+def grown(box: Box, shape: tuple[int, ...], margin: int) -> Box:
     z, y, x = (slice(max(0, s.start - margin), min(size, s.stop + margin)) for s, size in zip(box, shape, strict=True))
-    return z, y, x
-
-
-def _box_on(source: Grid, part: Grid) -> Box | None:
-    """The box of `source` that covers `part`, or None where they do not meet."""
-    corners = np.array(
-        [[z, y, x] for z in (0, part.shape[0] - 1) for y in (0, part.shape[1] - 1) for x in (0, part.shape[2] - 1)]
-    )
-    indices = source.indices(part.points_mm(corners))
-    starts = np.maximum(np.floor(indices.min(axis=0)).astype(int), 0)
-    stops = np.minimum(np.ceil(indices.max(axis=0)).astype(int) + 1, source.shape)
-    if (stops <= starts).any():
-        return None
-    z, y, x = (slice(int(a), int(b)) for a, b in zip(starts, stops, strict=True))
     return z, y, x

@@ -45,6 +45,11 @@ def refuse_before(aerated: NDArray[np.bool_], spacing_mm: tuple[float, float, fl
     )
 
 
+def no_lung() -> Refusal:
+    """The refusal where the network names no lung at all."""
+    return Refusal(RefusalCode.NOT_THIS_REGION, "not a chest: no lung was found", _REMEDY)
+
+
 def refuse_after(
     lungs: NDArray[np.bool_],
     pixels: NDArray[np.generic],

@@ -1,0 +1,90 @@
+"""The lungs: what the network calls lung, cut out, split into sides, and brought back to the source grid."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from dicomnode.engines.chest.sides import Frame, split_lungs
+from dicomnode.engines.values import Prediction
+from dicomnode.imaging.resampling import Grid, canonical, labels_on, nearest_on
+
+_MARGIN = 4  # voxels around the lungs: lesions at the pleura reach beyond
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LungView:
+    """The part of a prediction around the lungs, on canonical axes (z, y, x) of `grid`.
+
+    probabilities: (channels, z, y, x); lesion: its lesion channel; aerated: lung that is no lesion; sides: 0, LEFT or RIGHT,
+    with the lesions that touch aerated lung.
+    """
+
+    probabilities: NDArray[np.float32]
+    lesion: NDArray[np.float32]
+    aerated: NDArray[np.bool_]
+    sides: NDArray[np.uint8]
+    grid: Grid
+
+
+def lung_view(prediction: Prediction, lung_channel: int, lesion_channel: int, middle_mm: float) -> LungView | None:
+    """Cuts out the lungs and parts them; None where the network names no lung. middle_mm: LPS x of the body's middle."""
+    probabilities, grid = canonical(prediction.probabilities, prediction.grid)
+    aerated = _most_probable(probabilities, lung_channel)
+    found = ndimage.find_objects(aerated.astype(np.uint8))
+    if not found:
+        return None
+    z, y, x = (
+        slice(max(0, s.start - _MARGIN), min(size, s.stop + _MARGIN)) for s, size in zip(found[0], aerated.shape, strict=True)
+    )
+    grid, aerated, probabilities = grid.part((z, y, x)), aerated[z, y, x], probabilities[:, z, y, x]
+    either = aerated | _most_probable(probabilities, lesion_channel)
+    sides = split_lungs(either, Frame(grid.spacing_mm, _left_mm(grid, middle_mm)))
+    return LungView(probabilities, probabilities[lesion_channel], aerated, sides, grid)
+
+
+def lung_labels(view: LungView, source: Grid, channels: tuple[int, int], number_of: dict[int, int]) -> NDArray[np.uint8]:
+    """Lungs on the source grid (z, y, x) uint8: interpolated where the network's lung or lesion channel is the most probable.
+
+    channels: lung and lesion; number_of: LEFT and RIGHT → value in the label map.
+    """
+    labels = np.zeros(source.shape, dtype=np.uint8)
+    box = source.box_around(view.grid)
+    if box is None:
+        return labels
+    numbers = np.zeros(3, dtype=np.uint8)
+    numbers[list(number_of)] = list(number_of.values())
+    # The interpolated border lies up to one voxel outside the network's own: the sides must reach so far.
+    sides = np.where(view.sides > 0, view.sides, ndimage.maximum_filter(view.sides, 3))
+    chosen = labels_on(view.probabilities, view.grid, source.part(box))
+    is_lung = np.isin(np.arange(view.probabilities.shape[0]), channels)
+    labels[box] = nearest_on(numbers[sides], view.grid, source.part(box)) * is_lung[chosen]
+    return labels
+
+
+def lungs_on(view: LungView, target: Grid) -> NDArray[np.bool_]:
+    """Where `target`'s voxels lie in lung, (z, y, x) bool."""
+    lungs = np.zeros(target.shape, dtype=bool)
+    box = target.box_around(view.grid)
+    if box is not None:
+        lungs[box] = nearest_on(view.sides > 0, view.grid, target.part(box))
+    return lungs
+
+
+def _most_probable(probabilities: NDArray[np.float32], channel: int) -> NDArray[np.bool_]:
+    """Where one of (channels, z, y, x) exceeds all others; of equals the lower channel wins, as in an argmax."""
+    result = np.ones(probabilities.shape[1:], dtype=bool)
+    for other in range(len(probabilities)):
+        if other < channel:
+            result &= probabilities[channel] > probabilities[other]
+        elif other > channel:
+            result &= probabilities[channel] >= probabilities[other]
+    return result
+
+
+def _left_mm(grid: Grid, middle_mm: float) -> NDArray[np.float64]:
+    """(x,) mm from the middle of the body to each column, positive to the patient's left."""
+    indices = np.tile((np.array(grid.shape) - 1) / 2, (grid.shape[2], 1))
+    indices[:, 2] = np.arange(grid.shape[2])
+    return np.asarray(grid.points_mm(indices)[:, 0] - middle_mm)
