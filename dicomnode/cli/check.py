@@ -111,6 +111,18 @@ def _database(settings: "Settings") -> Iterator[Check]:
     registry.close()
 
 
+def _folder_destinations(settings: "Settings") -> Iterator[Check]:
+    import os
+
+    from dicomnode.roles import wiring
+
+    for one in wiring.destinations(settings):
+        if one.path is not None:
+            ok = one.path.is_dir() and os.access(one.path, os.W_OK | os.X_OK)
+            detail = f"destination {one.name}: {one.path} {'is writable' if ok else 'is no folder that can be written'}"
+            yield Check("destinations", ok, detail, "" if ok else f"make it, or mount it: mkdir -p {one.path}")
+
+
 def _ports(settings: "Settings") -> Iterator[Check]:
     from dicomnode.roles import wiring
     from dicomnode.roles.state_files import read_states
@@ -201,7 +213,9 @@ def _package(settings: "Settings") -> Iterator[Check]:  # noqa: ARG001
     ours = Path(__file__).resolve().parents[1]
     ok = owners <= {"dicomnode-ai"}
     remedy = "another library installs a package of the same name: give each its own virtual environment"
-    yield Check("package", ok, f"dicomnode at {ours} belongs to {', '.join(sorted(owners)) or 'a source tree'}", "" if ok else remedy)
+    yield Check(
+        "package", ok, f"dicomnode at {ours} belongs to {', '.join(sorted(owners)) or 'a source tree'}", "" if ok else remedy
+    )
 
 
 _LOOKS: tuple[tuple[str, "Callable[[Settings], Iterator[Check]]"], ...] = (
@@ -210,6 +224,7 @@ _LOOKS: tuple[tuple[str, "Callable[[Settings], Iterator[Check]]"], ...] = (
     ("disk", _disk),
     ("database", _database),
     ("ports", _ports),
+    ("destinations", _folder_destinations),
     ("peers", _peers),
     ("pipelines", _pipelines),
     ("device", _device),

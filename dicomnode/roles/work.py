@@ -93,7 +93,7 @@ class Worker:
                     ending = self.run(job)
                 except Exception as error:  # noqa: BLE001 - the boundary of a job: it must never take the worker with it
                     ending = self._failed(job, error)
-                self._finish(job, ending)
+            self._finish(job, ending)  # what is left of the lease is enough, and nobody renews what has ended
         except StaleUpdate:
             _log.warning("result dropped: the job belongs to somebody else now", job=job.key)
         except DicomNodeError as error:  # the lease runs out and the job is tried again
