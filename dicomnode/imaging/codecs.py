@@ -75,10 +75,13 @@ def _decode_by_openjpeg(codestream: bytes) -> type_frame:
     return array.reshape(shape)
 
 
+_RETIRED = ("1.2.840.10008.1.2.4.53", "1.2.840.10008.1.2.4.55")  # spectral selection, full progression (PS3.5-2004 annex F)
+
 # Lossy HTJ2K (1.2.840.10008.1.2.4.203) comes out wrong from htj2k_decode (255 wrapped to 0 in a real file): OpenJPEG reads it.
 _CODECS: dict[str, Callable[[bytes, FrameFormat], type_frame]] = {
     uid.JPEGBaseline8Bit: _decode_jpeg,
     uid.JPEGExtended12Bit: _decode_jpeg,
+    **dict.fromkeys(_RETIRED, _decode_jpeg),
     uid.JPEGLossless: _decode_jpeg,
     uid.JPEGLosslessSV1: _decode_jpeg,
     uid.JPEGLSLossless: _decode_jpeg_ls,
@@ -104,14 +107,17 @@ def decode_frame(frame: bytes, transfer_syntax_uid: str, frame_format: FrameForm
     Raises CorruptPixels when the bytes are cut off, or promise another size or precision than the header; both are looked at
     before a codec allocates anything.
     """
-    if transfer_syntax_uid == uid.RLELossless:
-        return _decode_rle(frame, frame_format)
-    codestream = strip_padding(frame)
-    _compare(codestream, frame_format)
     try:
+        if transfer_syntax_uid == uid.RLELossless:
+            return _decode_rle(frame, frame_format)
+        codestream = strip_padding(frame)
+        _compare(codestream, frame_format)
         decoded = _CODECS[transfer_syntax_uid](codestream, frame_format)
-    except (RuntimeError, ValueError) as error:  # every codec of imagecodecs raises its own subclass of RuntimeError
-        raise CorruptPixels(f"{type(error).__name__}: the compressed frame cannot be decoded") from error
+    except (CorruptPixels, MemoryError):
+        raise
+    except Exception as error:
+        # Every codec has an error class of its own, and hostile bytes find further ones: the frame is corrupt, whatever it was.
+        raise CorruptPixels(f"a compressed frame cannot be decoded ({type(error).__name__})") from error
     expected = (frame_format.rows, frame_format.columns, frame_format.samples)
     if decoded.shape != (expected if frame_format.samples > 1 else expected[:2]):
         raise CorruptPixels(f"a decoded frame has the shape {decoded.shape}, the header says {expected}")
@@ -183,6 +189,8 @@ def _decode_frame(src: bytes, runner: DecodeRunner) -> bytearray:
 def install_decoders() -> None:
     """Offers these codecs to pydicom as plug-in "imagecodecs". Once per process, before threads start; again does nothing."""
     for transfer_syntax_uid in DECODER_DEPENDENCIES:
+        if transfer_syntax_uid in _RETIRED:
+            continue  # pydicom has no decoder to plug into
         decoder = get_decoder(transfer_syntax_uid)
         if PLUGIN_LABEL not in decoder.available_plugins:
             decoder.add_plugin(PLUGIN_LABEL, (__name__, "_decode_frame"))

@@ -30,7 +30,7 @@ def is_decodable(layout: PixelLayout) -> bool:
 
 
 def demand_plausible(instance: Instance) -> None:
-    """Raises CorruptPixels where the header alone shows that the file cannot hold, or nobody would believe, what it promises."""
+    """Raises CorruptPixels where the header promises what the file cannot hold or nobody would believe."""
     layout = instance.layout
     if layout is None:
         return
