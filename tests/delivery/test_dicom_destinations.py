@@ -56,7 +56,7 @@ def test_a_dead_pacs_gets_everything_once_it_is_back_even_over_a_restart_of_the_
     pacs.kill()
     results = outbox.finish_a_job("pacs")
 
-    before = outbox.deliverer(destination)
+    before = outbox.deliverer(destination, policy=replace(QUICK, first_pause_s=60.0, longest_pause_s=60.0))
     assert before.run_once() == 1  # one knock shows that nobody is there
     assert before.run_once() == 0  # and the breaker leaves the door alone
     assert outbox.states() == ["waiting"] * 3
