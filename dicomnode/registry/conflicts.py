@@ -6,6 +6,7 @@ from datetime import datetime
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from dicomnode.domain.errors import UsageError
 from dicomnode.domain.received import Received
 from dicomnode.registry.records import STUDY_CONFLICTS, ConflictKind
 from dicomnode.registry.tables import Conflict, HeaderVersion, Instance, Series, Study
@@ -74,15 +75,15 @@ def _comparable(attributes: Mapping[str, str], keyword: str) -> str:
     return text.split("=")[0].rstrip("^ ") if keyword == "PatientName" else text
 
 
-def record(session: Session, received: Received, kind: str, now: datetime) -> bool:
-    """Keep the conflict and hold series or study; False if no instance of this UID is stored."""
+def record(session: Session, received: Received, kind: str, now: datetime) -> None:
+    """Keep the conflict and hold series or study. UsageError if nothing is stored under this UID."""
     row = session.execute(
         select(Series.id, Series.study_id, Series.state)
         .join(Instance, Instance.series_id == Series.id)
         .where(Instance.sop_instance_uid == received.sop_instance_uid)
     ).one_or_none()
     if row is None:
-        return False
+        raise UsageError("nothing is stored under the UID of this conflict", "store the instance instead")
     conflict = ConflictKind(kind)
     _keep_conflict(session, row.study_id, row.id, received, conflict, path=received.path.as_posix())
     if conflict in STUDY_CONFLICTS:
@@ -91,7 +92,6 @@ def record(session: Session, received: Received, kind: str, now: datetime) -> bo
     else:
         session.execute(update(Series).where(Series.id == row.id).values(held=HOLD_REASONS[conflict]))
         remarked(session, SERIES, row.id, row.state, "held", now=now, reason=HOLD_REASONS[conflict])
-    return True
 
 
 def _keep_conflict(

@@ -104,9 +104,7 @@ class Study(Base):
     unsettled: Mapped[bool] = mapped_column(default=False, index=True)
     held: Mapped[str] = mapped_column(default="")  # why no job of this study starts and no result leaves; "" = not held
 
-    __table_args__ = (
-        Index(None, "received_at"),
-    )
+    __table_args__ = (Index(None, "received_at"),)
 
 
 class Series(Base):

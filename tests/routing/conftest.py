@@ -1,3 +1,3 @@
-from tests.registry.conftest import clock, registry, url
+from tests.registry.conftest import clock, fresh_database, registry, url
 
-__all__ = ["clock", "registry", "url"]
+__all__ = ["clock", "fresh_database", "registry", "url"]
