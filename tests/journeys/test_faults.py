@@ -94,7 +94,7 @@ def test_killing_the_supervisor_leaves_no_role_behind(tiny_hospital: Hospital) -
         timeout_s=15,
         what="the roles to die with their supervisor",
     )
-    assert not listens(node.port)
+    wait_until(lambda: not listens(node.port), timeout_s=15, what="the port to be free again")
 
 
 def test_files_of_every_kind_do_not_stop_the_node(tiny_hospital: Hospital, test_data: Path, tmp_path: Path) -> None:
