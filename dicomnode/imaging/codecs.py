@@ -45,8 +45,9 @@ def _decode_jpeg(codestream: bytes, frame_format: FrameFormat) -> type_frame:
     if frame_format.samples == 1:
         return imagecodecs.jpeg8_decode(codestream)
     # libjpeg guesses the colour space from markers that DICOM does not ask for; the header knows (PS3.3 C.7.6.3.1.2).
+    # Nothing is converted here: pydicom asks with the header of the frame before, which must still be true.
     colorspace = "YCBCR" if frame_format.photometric_interpretation.startswith("YBR_FULL") else "RGB"
-    return imagecodecs.jpeg8_decode(codestream, colorspace=colorspace, outcolorspace="RGB")
+    return imagecodecs.jpeg8_decode(codestream, colorspace=colorspace, outcolorspace=colorspace)
 
 
 def _decode_jpeg_ls(codestream: bytes, _: FrameFormat) -> type_frame:
@@ -175,13 +176,7 @@ def _decode_frame(src: bytes, runner: DecodeRunner) -> bytearray:
     runner.set_option("bits_allocated", 8 * decoded.dtype.itemsize)
     if frame_format.samples > 1:
         runner.set_option("planar_configuration", 0)
-        if runner.transfer_syntax in (
-            uid.JPEGBaseline8Bit,
-            uid.JPEGExtended12Bit,
-        ) or frame_format.photometric_interpretation in (
-            "YBR_ICT",
-            "YBR_RCT",
-        ):
+        if frame_format.photometric_interpretation in ("YBR_ICT", "YBR_RCT"):  # JPEG 2000 codecs undo their own transform
             runner.set_option("photometric_interpretation", "RGB")
     return bytearray(np.ascontiguousarray(decoded).tobytes())
 

@@ -30,7 +30,7 @@ from dicomnode.imaging import install_decoders, load, scan
 from dicomnode.imaging.codecs import DECODER_DEPENDENCIES, PLUGIN_LABEL
 from dicomnode.imaging.decoding import decode_one, decode_slices
 from dicomnode.imaging.headers import read_frames
-from tests.imaging.writing import Slices, save
+from tests.imaging.writing import Slices, image, save
 
 TOLERANCES_HU = {
     "1.2.1.99": 0, "1.2.4.57": 0, "1.2.4.70": 0, "1.2.4.80": 0, "1.2.4.90": 0, "1.2.5": 0,
@@ -239,6 +239,21 @@ def test_pydicom_reads_real_files_through_the_plug_in(test_data: Path, path: str
     if others and path != "objects/xa_jpegext12.dcm":  # 12-bit JPEG: nobody else here reads it
         other = pixel_array(test_data / path, decoding_plugin=others[0])
         assert np.abs(array.astype(int) - other.astype(int)).max() <= 4  # inverse DCT and chroma upsampling differ in rounding
+
+
+def test_every_frame_of_a_colour_jpeg_without_a_jfif_marker_is_converted(tmp_path: Path) -> None:
+    colours = np.zeros((4, 16, 16, 3), np.uint8)
+    colours[...] = np.array([[200, 40, 90], [20, 180, 60], [10, 30, 240], [250, 250, 20]])[:, None, None]
+    frames = [imagecodecs.jpeg8_encode(frame, level=98) for frame in colours]
+    # Cut the JFIF segment out, which follows SOI: FFE0, two bytes of length, 14 more.
+    bare = [frame[:2] + frame[20:] if frame[2:4] == b"\xff\xe0" else frame for frame in frames]
+    data_set = image("1.2.840.10008.5.1.4.1.1.7.4", np.zeros((4, 16, 16), np.uint8), "1.2.3")
+    data_set.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2.4.50")
+    data_set.SamplesPerPixel, data_set.PhotometricInterpretation, data_set.PlanarConfiguration = 3, "YBR_FULL_422", 0
+    data_set.PixelData = encapsulate([frame + b"\0" * (len(frame) % 2) for frame in bare])
+    data_set["PixelData"].VR = "OB"
+    data_set.save_as(tmp_path / "colours.dcm", enforce_file_format=True)
+    assert np.abs(plugged_in(tmp_path / "colours.dcm").astype(int) - colours).max() <= 4
 
 
 def test_lossy_htj2k_does_not_wrap_at_white(test_data: Path) -> None:
