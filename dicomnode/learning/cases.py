@@ -1,7 +1,7 @@
 """Training cases on the network's grid: phantoms drawn as widely as patients and scanners differ.
 
-A case is an int16 image and a uint8 truth, both (x, y, z) with x to the left, y to the back, z to the head (LPS), as the bundle's
-preprocessing gives them. The image is not yet masked by the body: truth says where the body ends.
+A case is an int16 image and a uint8 truth, both (x, y, z) with x to the left, y to the back, z to the head (LPS), as the
+bundle's preprocessing gives them. The image is not yet masked by the body: truth says where the body ends.
 """
 
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ def varied_spec(seed: int, region: Literal["chest", "abdomen", "head"] | None = 
 
 
 def phantom_case(seed: int, region: Literal["chest", "abdomen", "head"] | None = None) -> Case:
-    """A phantom rendered at the network's in-plane spacing; thick slices are interpolated to its z spacing as the bundle does."""
+    """A phantom rendered at the network's in-plane spacing; thick slices are interpolated along z as the bundle does."""
     spec = varied_spec(seed, region)
     phantom = thorax(spec)
     image = phantom.hu.transpose(2, 1, 0)
@@ -68,7 +68,9 @@ def phantom_case(seed: int, region: Literal["chest", "abdomen", "head"] | None =
         image, truth = _resample_z(image, truth, spec.slice_spacing_mm / GRID_MM[2])
     origin = phantom.affine[:3, 3]
     spacing = np.array(GRID_MM)
-    lesions = np.array([(np.array(nodule.center_mm) - origin) / spacing for nodule in phantom.nodules], np.float32).reshape(-1, 3)
+    lesions = np.array([(np.array(nodule.center_mm) - origin) / spacing for nodule in phantom.nodules], np.float32).reshape(
+        -1, 3
+    )
     return Case(f"phantom-{seed}", np.ascontiguousarray(image), np.ascontiguousarray(truth), lesions)
 
 
@@ -83,4 +85,3 @@ def _resample_z(
     part = (at - below).astype(np.float32)
     mixed = image[:, :, below] * (1 - part) + image[:, :, above] * part
     return np.round(mixed).astype(np.int16), truth[:, :, np.round(at).astype(int).clip(0, depth - 1)]
-

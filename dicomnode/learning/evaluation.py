@@ -1,13 +1,13 @@
 """How good a bundle is, through the path that is shipped: imaging loads, engines runs, the Findings are measured.
 
-Phantoms come from seeds that no training draws. A real series is only worth a figure from a model that did not see it: `evaluate`
-takes such models from `folds`.
+Phantoms come from seeds that no training draws. A real series is only worth a figure from a model that did not see it:
+`evaluate` takes such models from `folds`.
 """
 
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,10 @@ from dicomnode.engines.chest.body import body_mask
 from dicomnode.learning.metrics import Target, classification_figures, dice, match
 from dicomnode.learning.real_data import RealSeries, available, load_volume
 from dicomnode.learning.reference import reference_lungs
+from dicomnode.learning.reporting import Progress, silent
 from dicomnode.phantom import Phantom, ThoraxSpec, phantom_uid, thorax
 from dicomnode.phantom.spec import Disease
 
-Progress = Callable[[str, float], None]
 FIRST_UNSEEN_SEED = 900_000_000  # training draws below it
 _REAL_HIT_MM = 12.0
 
@@ -37,7 +37,7 @@ def evaluate(
     seed: int = FIRST_UNSEEN_SEED,
     real_data: Path | None = None,
     folds: Mapping[str, Path] | None = None,
-    progress: Progress = lambda what, share: None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Figures as they stand in metadata.json: {"phantom": {...}, "other_regions": {...}, "real": {series: {...}}}.
 
@@ -70,7 +70,7 @@ class _Scan:
     threshold: float
 
 
-def phantom_figures(pipeline: Pipeline, count: int, seed: int, progress: Progress = lambda what, share: None) -> dict[str, Any]:
+def phantom_figures(pipeline: Pipeline, count: int, seed: int, progress: Progress = silent) -> dict[str, Any]:
     """Figures on `count` unseen chest phantoms of varied disease, dose, kernel, contrast and slice spacing (1-5 mm)."""
     scans: list[_Scan] = []
     refused: list[str] = []
@@ -181,7 +181,7 @@ def real_figures(pipeline: Pipeline, volume: Volume | Refusal, series: RealSerie
     found = volume if isinstance(volume, Refusal) else pipeline.run(volume)
     if isinstance(found, Refusal) or isinstance(volume, Refusal):
         return {"refused": str(found.code) if isinstance(found, Refusal) else ""}
-    reference = reference_lungs(volume.pixels, body_mask(volume.pixels, volume.spacing_mm))
+    reference = reference_lungs(volume.pixels.astype(np.int16), body_mask(volume.pixels, volume.spacing_mm))
     known = [Target(finding.center_mm, 2 * _REAL_HIT_MM) for finding in series.findings if finding.label]
     ignored = [finding for finding in series.findings if not finding.label]
     centers = [

@@ -35,8 +35,15 @@ class PatchDataset(Dataset[dict[str, torch.Tensor]]):
         seed: int = 0,
         held_out: Sequence[str] = (),
     ) -> None:
-        self.pools = [[(Path(folder), name) for name in list_cases(Path(folder)) if not name.startswith(tuple(held_out))] for folder in folders]
-        self.pools, kept = zip(*[(pool, share) for pool, share in zip(self.pools, shares, strict=True) if pool and share > 0], strict=True)
+        self.pools: list[list[tuple[Path, str]]] = []
+        kept: list[float] = []
+        for folder, share in zip(map(Path, folders), shares, strict=True):
+            pool = [(folder, name) for name in list_cases(folder) if not name.startswith(tuple(held_out))]
+            if pool and share > 0:
+                self.pools.append(pool)
+                kept.append(share)
+        if not kept:
+            raise ValueError(f"no training cases in {', '.join(folders)}")
         self.shares = np.array(kept) / np.sum(kept)
         self.patch, self.length, self.seed = tuple(patch), length, seed
 
@@ -89,7 +96,9 @@ def _center(rng: np.random.Generator, case: Case, size: NDArray[np.int64]) -> ND
             break
         point = rng.integers(0, shape)
     inner = np.minimum(size // 2, shape // 2)
-    return np.clip(point, inner, np.maximum(shape - inner, inner)) if rng.random() < 0.8 else point
+    if rng.random() < 0.8:
+        point = np.clip(point, inner, np.maximum(shape - inner, inner))
+    return np.asarray(point, dtype=np.int64)
 
 
 def _cut(case: Case, corner: NDArray[np.int64], size: NDArray[np.int64]) -> tuple[Floats, NDArray[np.uint8]]:

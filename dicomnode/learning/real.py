@@ -81,7 +81,9 @@ def prepare(scan: RealScan) -> PreparedScan:
         else:
             truth[near] = TRUTH_IGNORE
     radius = max(1, round(4 / scan.spacing_mm[1]))
-    hull = np.stack([ndimage.binary_closing(np.pad(plane, radius), iterations=radius)[radius:-radius, radius:-radius] for plane in lungs])
+    hull = np.stack(
+        [ndimage.binary_closing(np.pad(plane, radius), iterations=radius)[radius:-radius, radius:-radius] for plane in lungs]
+    )
     return PreparedScan(scan, truth, ndimage.gaussian_filter(hull.astype(np.float32), (0, 0.8, 0.8)), body)
 
 
@@ -124,7 +126,7 @@ def _plant_one(
 
 
 def on_network_grid(hu: Floats, spacing_mm: tuple[float, float, float]) -> Floats:
-    """(z, y, x) at `spacing_mm` → (x, y, z) at the network's spacing, linear, first voxel kept: what Spacingd does in the bundle."""
+    """(z, y, x) at `spacing_mm` → (x, y, z) at the network's spacing, linear, first voxel kept: as Spacingd does."""
     result = hu.transpose(2, 1, 0)
     for axis, (from_mm, to_mm) in enumerate(zip(spacing_mm[::-1], GRID_MM, strict=True)):
         length = result.shape[axis]

@@ -16,7 +16,7 @@ from dicomnode.learning.real import KnownFinding, RealScan
 
 @dataclass(frozen=True, slots=True)
 class RealSeries:
-    """One series of the real data. `acquisition` takes only that Acquisition Number (0020,0012), where a series mixes several."""
+    """One series of the real data. `acquisition`: only that Acquisition Number (0020,0012), where a series mixes several."""
 
     folder: str
     findings: tuple[KnownFinding, ...] = ()
@@ -31,7 +31,7 @@ REAL_SERIES = (
     RealSeries("ct_chest_cmbcrc_01068", (KnownFinding((95.1, -3.0, -109.75), 15.0, label=True),)),
     # The collection's tumour boxes, right lung: a sphere around them is ignored, its border to vessels is not known.
     RealSeries("ct_chest_lungpetctdx_a0002", (KnownFinding((-62.6, -97.3, 212.0), 46.7, label=False),)),
-    # Two scan ranges in one series: the first acquisition alone is a clean stack. Tumour and effusion on the right, not annotated.
+    # Two scan ranges in one series: the first acquisition alone is a clean stack. Tumour and effusion on the right, unmarked.
     RealSeries("ct_chest_rider_0109", acquisition=1),
     RealSeries("ct_abdomen_crlm1004", is_chest=False),
 )
@@ -56,7 +56,7 @@ def load_instances(files: list[Path]) -> Volume | Refusal:
         raise ValueError(f"{files[0].parent} holds {len(found)} series, one was expected")
     loaded = imaging.load(found[0])
     if not isinstance(loaded, Volume | Refusal):
-        raise TypeError(f"{files[0].parent} is no volume")
+        raise ValueError(f"{files[0].parent} is no volume")  # noqa: TRY004 - the data's fault, not the caller's
     return loaded
 
 

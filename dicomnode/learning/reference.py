@@ -62,4 +62,3 @@ def _body_middle(hu: NDArray[np.int16]) -> tuple[float, float]:
     if len(x) == 0:
         return hu.shape[1] / 2, hu.shape[2] / 2
     return float(np.median(y)), float(np.median(x))
-

@@ -23,9 +23,7 @@ from dicomnode.learning.cache import list_cases, save_case
 from dicomnode.learning.cases import phantom_case
 from dicomnode.learning.real import planted_case, prepare
 from dicomnode.learning.real_data import available, training_scan
-
-Progress = Callable[[str, float], None]
-"""Called with what is done now and the share (0-1) of it that is behind."""
+from dicomnode.learning.reporting import Progress, silent
 
 WEIGHTS = Path("models/model.safetensors")
 _SECONDS_PER_STEP = 0.6  # two cores with AMX, otherwise idle; only to turn `minutes` into steps
@@ -67,7 +65,7 @@ def train(
     seed: int = 0,
     minutes: float | None = None,
     real_data: Path | None = None,
-    progress: Progress = lambda what, share: None,
+    progress: Progress = silent,
     plan: Plan | None = None,
     leave_one_out: bool = False,
 ) -> TrainingReport:
@@ -122,7 +120,7 @@ def plan_for(minutes: float | None) -> Plan:
     )
 
 
-def make_phantom_cases(folder: Path, count: int, seed: int, progress: Progress = lambda what, share: None) -> None:
+def make_phantom_cases(folder: Path, count: int, seed: int, progress: Progress = silent) -> None:
     """`count` phantoms on the network's grid; those already in `folder` are kept."""
     known = set(list_cases(folder))
     for number in range(count):
@@ -132,7 +130,7 @@ def make_phantom_cases(folder: Path, count: int, seed: int, progress: Progress =
 
 
 def make_real_cases(
-    folder: Path, real_data: Path | None, variants: int, seed: int, progress: Progress = lambda what, share: None
+    folder: Path, real_data: Path | None, variants: int, seed: int, progress: Progress = silent
 ) -> tuple[str, ...]:
     """Every real series that may be used, `variants` times with other nodules planted. Gives the names of the chest series."""
     series = available(real_data)
@@ -157,11 +155,14 @@ class _Stages:
     seed: int
     progress: Progress
 
-    def fit(
-        self, weights: Path, epochs: int, *, real: bool, start: Path | None = None, held_out: Sequence[str] = ()
-    ) -> float:
+    def fit(self, weights: Path, epochs: int, *, real: bool, start: Path | None = None, held_out: Sequence[str] = ()) -> float:
         """Run configs/train.json once; gives the mean loss of the last epoch."""
-        changes: dict[str, Any] = {"cache_dir": str(self.cache), "epochs": epochs, "seed": self.seed, "held_out": list(held_out)}
+        changes: dict[str, Any] = {
+            "cache_dir": str(self.cache),
+            "epochs": epochs,
+            "seed": self.seed,
+            "held_out": list(held_out),
+        }
         if not real:
             changes["shares"] = [1.0, 0.0]
         what = weights.stem.replace("_", " ")
@@ -174,7 +175,7 @@ def fit(
     changes: dict[str, Any],
     *,
     start: Path | None = None,
-    progress: Callable[[float], None] = lambda share: None,
+    progress: Callable[[float], None] = lambda _share: None,
 ) -> float:
     """Train with `configs/train.json`, its top-level keys overridden by `changes`; write `weights`, give the last epoch's loss.
 

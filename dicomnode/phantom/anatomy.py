@@ -91,8 +91,11 @@ def draw_anatomy(rng: np.random.Generator, contrast_hu: float | None) -> Anatomy
 
 def _draw_organs(rng: np.random.Generator, scale: float, blood_hu: float) -> tuple[Ellipsoid, ...]:
     enhanced = 0.35 * max(0.0, blood_hu - 45)
-    jitter = lambda width: float(rng.uniform(-width, width))  # noqa: E731
     s = scale
+
+    def jitter(width: float) -> float:
+        return float(rng.uniform(-width, width))
+
     liver = Ellipsoid(
         (-58 * s + jitter(10), -8 + jitter(8), -120 * s), (82 * s, 78 * s, 88 * s), 0.2, rng.uniform(35, 65) + enhanced
     )

@@ -73,7 +73,7 @@ def write_study(
 def write_localizer(
     phantom: Phantom, folder: Path, *, patient: PatientText | None = None, study_uid: str | None = None, series_number: int = 99
 ) -> Path:
-    """Write the scout view: a frontal projection (coronal plane) with ImageType ORIGINAL\\PRIMARY\\LOCALIZER (PS3.3 C.8.2.1.1.1)."""
+    """Write the scout view: a frontal projection (coronal plane) with ImageType ORIGINAL\\PRIMARY\\LOCALIZER."""
     header = _series_header(phantom, patient, study_uid, None, series_number)
     header.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
     header.SeriesDescription = "Topogram"
@@ -128,7 +128,7 @@ def _square_pixels(image: NDArray[np.float32], stretch: float) -> NDArray[np.flo
     below = np.floor(at).astype(int)
     above = np.minimum(below + 1, image.shape[0] - 1)
     part = (at - below)[:, None].astype(np.float32)
-    return image[below] * (1 - part) + image[above] * part
+    return np.asarray(image[below] * (1 - part) + image[above] * part, dtype=np.float32)
 
 
 def _series_header(

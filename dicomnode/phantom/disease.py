@@ -61,10 +61,10 @@ def _add_plates(rng: np.random.Generator, hu: Floats, lung: Floats, grid: Grid) 
     """Fissures in every lung, now and then a band of scar or atelectasis: thin sheets that are no nodules."""
     y, x = grid.axis(1)[:, None], grid.axis(2)[None, :]
     sheets = [(side, rng.uniform(0.55, 0.9), rng.uniform(-12, 12), 0.5, rng.uniform(0.12, 0.5)) for side in (-1, 1)]
-    for _ in range(int(rng.integers(0, 4))):
-        sheets.append(
-            (int(rng.choice([-1, 1])), rng.normal(0, 1), rng.uniform(-70, 50), rng.uniform(0.8, 1.8), rng.uniform(0.3, 0.9))
-        )
+    sheets += [
+        (int(rng.choice([-1, 1])), rng.normal(0, 1), rng.uniform(-70, 50), rng.uniform(0.8, 1.8), rng.uniform(0.3, 0.9))
+        for _ in range(int(rng.integers(0, 4)))
+    ]
     soft = max(grid.spacing[0] * 0.6, 1.2)
     for number, (side, slope, offset, thick, strength) in enumerate(sheets):
         bend = 7 * np.sin(y / 31 + offset) + 5 * np.sin(x / 27 - offset)
@@ -83,13 +83,13 @@ def _blobs(rng: np.random.Generator, grid: Grid, size_mm: float) -> Floats:
     coarse = np.maximum((extent / size_mm).astype(int) + 2, 2)
     field = rng.standard_normal(coarse).astype(np.float32)
     factors = np.array(grid.shape) / coarse
-    return ndimage.zoom(field, factors, order=1, mode="nearest", grid_mode=True)[
-        : grid.shape[0], : grid.shape[1], : grid.shape[2]
-    ]
+    zoomed = ndimage.zoom(field, factors, order=1, mode="nearest", grid_mode=True)
+    depth, rows, columns = grid.shape
+    return np.asarray(zoomed[:depth, :rows, :columns], dtype=np.float32)
 
 
 def _edge(lung: Floats, grid: Grid, depth_mm: float) -> Floats:
     """1 at the pleura, 0 at `depth_mm` inside."""
     sigma = [depth_mm * 0.5 / step for step in grid.spacing]
     inner = ndimage.gaussian_filter(lung, sigma, truncate=2.0)
-    return np.clip((0.95 - inner) * 2.2, 0, 1)
+    return np.asarray(np.clip((0.95 - inner) * 2.2, 0, 1), dtype=np.float32)

@@ -94,13 +94,13 @@ def _inside(rng: np.random.Generator, nodule: NoduleSpec, depth: Floats, u: Floa
     if nodule.kind != "ground_glass" and nodule.diameter_mm > 15 and rng.random() < 0.2:  # cavity
         hole = np.clip((depth - nodule.diameter_mm * 0.27) / 1.5, 0, 1)
         hu = hu + hole * (-900 - hu)
-    return (hu + texture).astype(np.float32)
+    return np.asarray(hu + texture, dtype=np.float32)
 
 
 def plant(hu: Floats, shape: NoduleShape, allowed: Floats | None = None) -> Floats:
     """Put a nodule into `hu` (z, y, x) in place; gives the cover that was used.
 
-    Denser tissue than the nodule stays (a vessel runs on through ground glass). `allowed` (0-1, like `hu`) keeps it in the lung.
+    Denser tissue than the nodule stays (a vessel runs on through ground glass). `allowed` (0-1, like `hu`) keeps it in lung.
     """
     cover = shape.cover if allowed is None else shape.cover * allowed[shape.box]
     region = hu[shape.box]

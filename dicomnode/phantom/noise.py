@@ -15,8 +15,9 @@ def noise_tiles(rng: np.random.Generator, size: int, pixel_mm: float, kernel: Ke
     cut = 0.32 if kernel == "soft" else 0.65  # line pairs per mm
     spectrum = frequency**0.6 * np.exp(-((frequency / cut) ** 2)) + 1e-4
     white = rng.standard_normal((_TILES, size, size), dtype=np.float32)
-    tiles = np.fft.irfft2(np.fft.rfft2(white) * spectrum, s=(size, size)).astype(np.float32)
-    return tiles / tiles.std()
+    tiles: Floats = np.fft.irfft2(np.fft.rfft2(white) * spectrum, s=(size, size)).astype(np.float32)
+    tiles /= tiles.std()
+    return tiles
 
 
 def add_noise(rng: np.random.Generator, hu: Floats, sigma: float, strength: Floats, tiles: Floats) -> None:
@@ -26,8 +27,8 @@ def add_noise(rng: np.random.Generator, hu: Floats, sigma: float, strength: Floa
     size = tiles.shape[1]
     ramp = np.linspace(-1, 1, size, dtype=np.float32)
     profile = 0.75 + 0.6 * np.exp(-(ramp[None, :] ** 2 + ramp[:, None] ** 2) / 0.35)
-    for z, plane in enumerate(hu):
+    for z in range(len(hu)):
         tile = np.roll(tiles[rng.integers(len(tiles))], rng.integers(0, size, 2), axis=(0, 1))
         if rng.random() < 0.5:
             tile = tile[:, ::-1]
-        plane += tile * profile * np.float32(sigma * strength[z])
+        hu[z] += tile * profile * np.float32(sigma * strength[z])

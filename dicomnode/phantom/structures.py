@@ -140,7 +140,7 @@ def hilum(anatomy: Anatomy, side: int) -> NDArray[np.float64]:
 def lung_trees(
     rng: np.random.Generator, anatomy: Anatomy, points: dict[int, NDArray[np.float64]], detail: float
 ) -> list[Painted]:
-    """Arteries, veins and bronchi of both lungs; `points[side]`: random points (n, 3) in that lung, `detail` scales their use."""
+    """Arteries, veins and bronchi of both lungs; `points[side]`: random points (n, 3) in that lung; `detail` scales counts."""
     painted: list[Painted] = []
     for side, inside in points.items():
         if len(inside) < 20:

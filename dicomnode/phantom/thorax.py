@@ -102,7 +102,8 @@ def _random_points(rng: np.random.Generator, cover: Floats, grid: Grid, count: i
     tries = rng.random((count * 12, 3)) * grid.shape
     index = tries.astype(np.int64)
     kept = tries[cover[index[:, 0], index[:, 1], index[:, 2]] > 0.9][:count]
-    return (np.asarray(grid.origin) + kept * np.asarray(grid.spacing))[:, ::-1]
+    points: NDArray[np.float64] = np.asarray(grid.origin) + kept * np.asarray(grid.spacing)
+    return points[:, ::-1]
 
 
 def _thick(hu: Floats, pixel_mm: float) -> NDArray[np.bool_]:

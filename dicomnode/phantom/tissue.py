@@ -27,7 +27,8 @@ class SlicePlane:
         """The filled part of each pixel, 0-1."""
         result = distance * np.float32(1.0 / self.soft_mm)
         result += np.float32(0.5)
-        return np.clip(result, 0.0, 1.0, out=result)
+        np.clip(result, 0.0, 1.0, out=result)
+        return result
 
 
 def lay(hu: Floats, cover: Floats, value: float | Floats) -> None:
@@ -40,14 +41,8 @@ def ellipse_distance(plane: SlicePlane, center: tuple[float, float], half: tuple
     u = np.abs((plane.x - center[0]) / half[0]) ** exponent
     v = np.abs((plane.y - center[1]) / half[1]) ** exponent
     radius = (u + v) ** (1.0 / exponent)
-    return ((1.0 - radius) * min(half)).astype(np.float32)
-
-
-def round_distance(plane: SlicePlane, center: tuple[float, float], half: tuple[float, float]) -> Floats:
-    """Signed distance (mm) to an ellipse in the plane; cheaper than the general form."""
-    u = (plane.x - center[0]) / half[0]
-    v = (plane.y - center[1]) / half[1]
-    return ((1.0 - np.sqrt(u * u + v * v)) * min(half)).astype(np.float32)
+    distance: Floats = ((1.0 - radius) * min(half)).astype(np.float32)
+    return distance
 
 
 def paint_ellipsoid(hu: Floats, plane: SlicePlane, organ: Ellipsoid) -> None:
@@ -122,13 +117,13 @@ def _lung_distance(anatomy: Anatomy, plane: SlicePlane, side: int, taper: float,
     # A superellipse of about exponent 2.25 without powers, which cost most of the time here: squarer where |u| = |v|.
     wall = (1.0 - np.sqrt(squared - np.float32(0.16) * np.minimum(u * u, v * v))) * min(half)
     if grow_mm > 0:
-        return wall.astype(np.float32)
+        return np.asarray(wall, dtype=np.float32)
     distance = np.minimum(wall, side * plane.x - _medial_border(anatomy, plane, side))
     dome = anatomy.dome_z[0 if side > 0 else 1]
     drop = anatomy.dome_height * squared + 10 * v
     diaphragm = (plane.z - dome + drop) * np.float32(0.6)
     floor = plane.z - anatomy.base_z
-    return np.minimum(np.minimum(distance, diaphragm), np.float32(floor)).astype(np.float32)
+    return np.asarray(np.minimum(np.minimum(distance, diaphragm), floor), dtype=np.float32)
 
 
 def _medial_border(anatomy: Anatomy, plane: SlicePlane, side: int) -> Floats:
@@ -141,7 +136,7 @@ def _medial_border(anatomy: Anatomy, plane: SlicePlane, side: int) -> Floats:
     phase = anatomy.wobble[3 if side > 0 else 4]
     width = width + 3.5 * phase[0] * np.sin(plane.y / 14 + plane.z / 24 + 3 * phase[1])
     hilum = 13 * np.exp(-((plane.z - 8) ** 2) / 700.0 - ((plane.y - 4) / 18) ** 2)
-    return (width + hilum + 2 * phase[2] * np.sin(plane.y / 7 - plane.z / 11)).astype(np.float32)
+    return np.asarray(width + hilum + 2 * phase[2] * np.sin(plane.y / 7 - plane.z / 11), dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
