@@ -97,14 +97,14 @@ def class_and_syntax(item: Path | HasSyntax) -> tuple[str, str]:
 def store_contexts_for(items: Iterable[Path | HasSyntax]) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """The presentation contexts, 128 at most, under which these objects can be sent: (SOP class, transfer syntaxes).
 
-    Each compressed syntax stands in a context of its own, because a peer picks one syntax of a context and could pick one in
-    which the object is not. Raises UsageError for more than 128.
+    Each syntax stands in a context of its own, because a peer picks one syntax of a context and could pick one in which the
+    object is not. Uncompressed objects are offered in the other uncompressed syntax as well: `send_file` can convert those.
+    Raises UsageError for more than 128.
     """
-    pairs = dict.fromkeys(class_and_syntax(item) for item in items)
     contexts: dict[tuple[str, tuple[str, ...]], None] = {}
-    for sop_class, syntax in pairs:
-        uncompressed = syntax in UNCOMPRESSED
-        contexts[sop_class, UNCOMPRESSED if uncompressed else (syntax,)] = None
+    for sop_class, syntax in dict.fromkeys(class_and_syntax(item) for item in items):
+        for offered in UNCOMPRESSED if syntax in UNCOMPRESSED else (syntax,):
+            contexts[sop_class, (offered,)] = None
     if len(contexts) > MOST_CONTEXTS:
         raise UsageError(
             f"the objects need {len(contexts)} presentation contexts, an association has {MOST_CONTEXTS}",

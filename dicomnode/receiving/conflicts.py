@@ -18,8 +18,10 @@ from pydicom.uid import (
 
 from dicomnode.registry import ConflictKind
 
-# How an object travelled or was signed; nothing of what it says.
-_TRANSPORT_TAGS = frozenset({0x00080005, 0x00080012, 0x00080013, 0x00080014, 0x00080054, 0x00080056, 0xFFFCFFFC})
+# How an object travelled, was signed or (Derivation Description and Code Sequence) compressed; nothing of what it says.
+_TRANSPORT_TAGS = frozenset(
+    {0x00080005, 0x00080012, 0x00080013, 0x00080014, 0x00080054, 0x00080056, 0x00082111, 0x00089215, 0xFFFCFFFC}
+)
 _TRANSPORT_GROUPS = frozenset({0x0002, 0x0400, 0xFFFA})  # file meta, Original Attributes and MACs, Digital Signatures
 # What makes stored values into a picture in space. Window, level and the marks of lossy compression do not belong to it.
 _PRESENTATION_TAGS = frozenset({0x00281050, 0x00281051, 0x00281055, 0x00281056, 0x00282110, 0x00282112, 0x00282114, 0x00280301})

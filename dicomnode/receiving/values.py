@@ -47,7 +47,10 @@ def as_text(vr: str, raw: bytes, encodings: Sequence[str], *, little_endian: boo
     else:
         return ""
     text = _CONTROL.sub(" ", text[:_MOST_CHARACTERS])
-    return "\\".join(value.strip() for value in text.split("\\")).rstrip("\\") if text.strip(" \\") else ""
+    values = [value.strip() for value in text.split("\\")]
+    if vr == "PN":  # component groups that are empty at the end may be left out (PS3.5 6.2.1.1)
+        values = [value.rstrip("=") for value in values]
+    return "\\".join(values).rstrip("\\")
 
 
 def _numbers(raw: bytes, order: str, kind: str) -> str:
