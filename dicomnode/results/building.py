@@ -4,12 +4,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import highdicom as hd
+import numpy as np
+from pydicom.uid import SecondaryCaptureImageStorage
+
 from dicomnode.domain.findings import Findings
 from dicomnode.domain.imaging import Image2D, Refusal, Volume
 from dicomnode.domain.results import ResultKind, ResultObject, ResultRequest
 from dicomnode.results import files
 from dicomnode.results.context import Context, make_context
+from dicomnode.results.drawing import font
 from dicomnode.results.not_run import build_not_run_capture, build_not_run_report
+from dicomnode.results.outlines import outlines
 from dicomnode.results.sc import build_captures
 from dicomnode.results.seg import build_segmentation
 from dicomnode.results.source import read_sources, restore_identity
@@ -72,15 +78,15 @@ def _finish(
 
 def warm_up() -> None:
     """Pays what the first object and the first outline of a process cost (attribute tables, scikit-image), about a second."""
-    import numpy as np
-    from highdicom._standard_utils import get_iod_module_map, get_module_attribute_map, get_sop_class_iod_map
-
-    from dicomnode.results.drawing import font
-    from dicomnode.results.outlines import outlines
-
-    get_sop_class_iod_map()
-    get_iod_module_map()
-    get_module_attribute_map()
+    hd.SOPClass(
+        study_instance_uid="2.25.1",
+        series_instance_uid="2.25.2",
+        series_number=1,
+        sop_instance_uid="2.25.3",
+        sop_class_uid=SecondaryCaptureImageStorage,
+        instance_number=1,
+        modality="OT",
+    )
     mask = np.zeros((8, 8), bool)
     mask[2:5, 2:5] = True
     outlines(mask)

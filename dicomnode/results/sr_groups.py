@@ -141,15 +141,8 @@ def _statement_text(report: Report, one: Classification) -> str:
 
 def lesion_group(report: Report, lesion: Lesion) -> Any:
     """TID 1411, or TID 1410 where the lesion has no segment; tracked under the same identifiers as the segment."""
-    found = next(
-        (
-            segment
-            for one in report.findings.label_maps
-            for segment in one.segments
-            if lesion.segment == (one.name, segment.number)
-        ),
-        None,
-    )
+    segments = {(one.name, segment.number): segment for one in report.findings.label_maps for segment in one.segments}
+    found = segments.get(lesion.segment) if lesion.segment else None
     index, curve = report.outline_of(lesion)
     finding = dicom_code(found.type) if found else codes.SCT.Lesion
     arguments: dict[str, Any] = {
@@ -167,7 +160,7 @@ def lesion_group(report: Report, lesion: Lesion) -> Any:
         )
     else:
         group = hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(
-            referenced_regions=[_region(report, index, curve)], **arguments
+            referenced_region=_region(report, index, curve), **arguments
         )
     _draw(report, group, _coordinates(report, index, curve))
     _comment(group, lesion_text(report, lesion))

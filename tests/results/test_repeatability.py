@@ -1,0 +1,116 @@
+"""The same request and findings give the same bytes; anything else gives other UIDs; times are the hospital's own."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+
+from dicomnode.domain.findings import LabelMap
+from dicomnode.domain.imaging import read_only
+from dicomnode.domain.results import ResultKind
+from dicomnode.domain.uids import has_mark
+from dicomnode.results import build
+from dicomnode.results.context import digest_of
+from tests.results.cases import request_for, small_findings, small_series, volume_of
+from tests.results.conftest import Case, make_case
+
+
+def test_two_builds_give_the_same_bytes_whenever_they_run_and_however_long_the_model_took(case: Case, tmp_path: Path) -> None:
+    slower = replace(case.findings, timings_s={"forward": 99.0})
+    again = make_case(case.paths, slower, case.volume, tmp_path)
+    assert [one.sha256 for one in again.objects] == [one.sha256 for one in case.objects]
+    assert [one.path.name for one in again.objects] == [one.path.name for one in case.objects]
+
+
+def flipped_voxel(case: Case) -> Any:
+    lungs = case.findings.label_maps[0]
+    labels = np.array(lungs.labels)
+    labels[5, 0, 0] = 1
+    segments = (replace(lungs.segments[0], voxels=lungs.segments[0].voxels + 1), lungs.segments[1])
+    return replace(case.findings, label_maps=(LabelMap("lungs", read_only(labels), segments), *case.findings.label_maps[1:]))
+
+
+def other_probability(case: Case) -> Any:
+    first = replace(case.findings.lesions[0], probability=0.9300001)
+    return replace(case.findings, lesions=(first, *case.findings.lesions[1:]))
+
+
+@pytest.mark.parametrize("change", [flipped_voxel, other_probability], ids=lambda one: one.__name__)
+def test_other_findings_give_other_uids(case: Case, tmp_path: Path, change: Callable[[Case], Any]) -> None:
+    made = make_case(case.paths, change(case), case.volume, tmp_path)
+    assert not {one.sop_instance_uid for one in made.objects} & {one.sop_instance_uid for one in case.objects}
+
+
+@pytest.mark.parametrize(
+    "request_changes",
+    [{"version": 2}, {"source_digests": {"a": "b"}}, {"pipeline_version": "1.1"}, {"node_timezone": "Asia/Tokyo"}],
+    ids=lambda one: next(iter(one)),
+)
+def test_another_request_gives_other_uids(case: Case, tmp_path: Path, request_changes: dict[str, Any]) -> None:
+    made = make_case(case.paths, case.findings, case.volume, tmp_path, **request_changes)
+    assert not {one.sop_instance_uid for one in made.objects} & {one.sop_instance_uid for one in case.objects}
+
+
+def test_all_uids_carry_our_mark_or_the_hospital_s_root(case: Case, tmp_path: Path) -> None:
+    assert all(has_mark(one.sop_instance_uid) and has_mark(one.series_instance_uid) for one in case.objects)
+    own = make_case(case.paths, case.findings, case.volume, tmp_path, uid_root="1.2.276.0.99")
+    for one in own.objects:
+        dataset = pydicom.dcmread(one.path)
+        assert dataset.SOPInstanceUID.startswith("1.2.276.0.99.")
+        assert dataset.SeriesInstanceUID.startswith("1.2.276.0.99.")
+
+
+def test_no_time_of_building_is_left_in_a_file(case: Case) -> None:
+    today = datetime.now(UTC).strftime("%Y%m%d")
+    for one in case.objects:
+        for element in pydicom.dcmread(one.path).iterall():
+            if element.VR in ("DA", "DT", "TM"):
+                assert not str(element.value).startswith(today), element.keyword
+
+
+@pytest.mark.parametrize(
+    ("moment", "zone", "offset", "expected"),
+    [
+        (datetime(2026, 3, 4, 20, 30, 5, tzinfo=UTC), "Asia/Tokyo", None, ("20260305", "053005")),
+        (datetime(2026, 3, 29, 0, 30, tzinfo=UTC), "Europe/Berlin", None, ("20260329", "013000")),
+        (datetime(2026, 3, 29, 1, 30, tzinfo=UTC), "Europe/Berlin", None, ("20260329", "033000")),
+        (datetime(2026, 3, 4, 20, 30, 5, tzinfo=UTC), "Europe/Berlin", "+0900", ("20260305", "053005")),
+        (datetime(2026, 3, 4, 2, 30, 5, tzinfo=UTC), "Europe/Berlin", "-0330", ("20260303", "230005")),
+    ],
+)
+def test_times_are_local_to_the_source_or_else_to_the_node(
+    tmp_path: Path, moment: datetime, zone: str, offset: str | None, expected: tuple[str, str]
+) -> None:
+    paths = small_series(tmp_path / "ct", TimezoneOffsetFromUTC=offset)
+    volume = volume_of(paths)
+    request = request_for(paths, content_time=moment, node_timezone=zone, kinds=(ResultKind.SR,))
+    (one,) = build(small_findings(volume), volume, paths, request, tmp_path / "results")
+    dataset = pydicom.dcmread(one.path)
+    assert (dataset.ContentDate, dataset.ContentTime) == expected
+    assert (dataset.InstanceCreationDate, dataset.InstanceCreationTime) == expected
+    assert dataset.get("TimezoneOffsetFromUTC") == offset
+
+
+def test_series_numbers_and_descriptions_are_their_own_for_each_kind(case: Case) -> None:
+    numbers = {kind: {int(one.SeriesNumber) for one in case.of_kind(kind)} for kind in ResultKind}
+    assert all(len(one) == 1 for one in numbers.values())
+    in_order = [next(iter(numbers[kind])) for kind in ResultKind]
+    assert in_order == list(range(in_order[0], in_order[0] + 3))
+    assert 9000 <= in_order[0] <= 9897
+    assert case.objects[0].description == "AI chest_ct 1.0 SEG - DEMO, not for clinical use"
+
+
+def test_a_long_name_leaves_the_warning_in_the_description(case: Case, tmp_path: Path) -> None:
+    model = replace(case.findings.model, name="a_very_long_name_of_a_pipeline_" * 3)
+    made = make_case(case.paths, replace(case.findings, model=model), case.volume, tmp_path, kinds=(ResultKind.SR,))
+    assert len(made.objects[0].description) == 64
+    assert made.objects[0].description.endswith(" SR - DEMO, not for clinical use")
+
+
+def test_values_that_look_alike_have_different_digests() -> None:
+    assert len({digest_of(value) for value in (("a", "b"), ("ab",), ("a,b",), 1, "1", 1.0, (1,), None, True)}) == 9
