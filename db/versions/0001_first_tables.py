@@ -182,6 +182,7 @@ def upgrade() -> None:
         sa.Column("outcome", sa.String(), nullable=False),
         sa.Column("reason_code", sa.String(), nullable=False),
         sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("remedy", sa.String(), nullable=False),
         sa.Column("findings", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("notes", sa.JSON(), nullable=False),
         sa.Column("timings_s", sa.JSON(), nullable=False),

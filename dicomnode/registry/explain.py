@@ -8,11 +8,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from dicomnode.domain.errors import UsageError
-from dicomnode.domain.states import SeriesState
+from dicomnode.domain.states import JobEvent, SeriesState
 from dicomnode.registry.judging import announced, open_associations
 from dicomnode.registry.paragraph import paragraph
 from dicomnode.registry.queries import description, find_study
-from dicomnode.registry.tables import Association, Conflict, Delivery, Job, Result, Series, Study, Verdict
+from dicomnode.registry.tables import Association, AuditRow, Conflict, Delivery, Job, Result, Series, Study, Verdict
 
 
 def explain(session: Session, text: str, now: datetime) -> dict[str, object]:
@@ -65,6 +65,7 @@ def _all_series(session: Session, study: Study, series: Sequence[Series], now: d
     still_open = session.scalars(select(Association).where(Association.ended_at.is_(None))).all()
     home = {job.id: job.series_id if job.series_id is not None else (ids[0] if ids else None) for job in jobs}
     by_result = {row.id: row for row in results}
+    superseded = _why_superseded(session, job_ids)
     return [
         {
             "key": f"E{row.id}",
@@ -83,7 +84,7 @@ def _all_series(session: Session, study: Study, series: Sequence[Series], now: d
                 for one in verdicts
                 if one.series_id == row.id
             ],
-            "jobs": [_job(job, jobs, now) for job in jobs if home[job.id] == row.id],
+            "jobs": [_job(job, jobs, superseded, now) for job in jobs if home[job.id] == row.id],
             "results": [_result(one) for one in results if home[one.job_id] == row.id],
             "deliveries": [_delivery(one, by_result[one.result_id]) for one in deliveries if home[one.job_id] == row.id],
         }
@@ -106,7 +107,14 @@ def _evidence(row: Series, study: Study, still_open: Sequence[Association]) -> d
     return {**row.evidence, **facts}
 
 
-def _job(job: Job, jobs: Sequence[Job], now: datetime) -> dict[str, object]:
+def _why_superseded(session: Session, job_ids: Sequence[int]) -> dict[int, str]:
+    statement = select(AuditRow.row_id, AuditRow.reason).where(
+        AuditRow.kind == "job", AuditRow.row_id.in_(job_ids), AuditRow.event == JobEvent.SUPERSEDED.value
+    )
+    return {row.row_id: row.reason for row in session.execute(statement)}
+
+
+def _job(job: Job, jobs: Sequence[Job], superseded: Mapping[int, str], now: datetime) -> dict[str, object]:
     preset: Mapping[str, Any] = job.preset_refusal or {}
     newer = [one for one in jobs if _same_family(one, job) and one.version > job.version]
     return {
@@ -116,7 +124,7 @@ def _job(job: Job, jobs: Sequence[Job], now: datetime) -> dict[str, object]:
         "state": job.state,
         "reason": job.reason or str(preset.get("message", "")),
         "reason_code": job.reason_code or str(preset.get("code", "")),
-        "remedy": str(preset.get("remedy", "")),
+        "remedy": job.remedy or str(preset.get("remedy", "")),
         "timings_s": job.timings_s,
         "route": job.route,
         "outcome": job.outcome,
@@ -130,6 +138,7 @@ def _job(job: Job, jobs: Sequence[Job], now: datetime) -> dict[str, object]:
         "finished_at": job.finished_at.isoformat() if job.finished_at else None,
         "next_attempt_in_s": round(max((job.not_before - now).total_seconds(), 0.0), 1) if job.state == "queued" else None,
         "replaced_by": f"J{newer[0].id}" if newer else None,
+        "superseded_because": superseded.get(job.id, ""),
     }
 
 

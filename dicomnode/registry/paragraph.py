@@ -61,23 +61,24 @@ def _holds(answer: type_json) -> Iterable[str]:
 
 
 def _completion(foreign: Sequence[type_json]) -> Iterable[str]:
-    by_reason: dict[str, list[str]] = {}
+    """One sentence for all series of which the same is to be said; {is}, {was} and {waits} agree with their number."""
+    said: dict[str, list[str]] = {}
     for one in foreign:
-        evidence = one["evidence"]
+        evidence, again = one["evidence"], one["evidence"].get("reopened", 0)
+        why, waits_for = evidence.get("why", ""), evidence.get("waits_for")
         if one["state"] == "arriving":
-            waits = evidence.get("waits_for")
-            reason = f"still arriving and {'waits for ' + waits if waits else 'not judged yet'}"
+            words = "{is} still arriving and {waits} for " + waits_for if waits_for else "{is} still arriving, not judged yet"
         elif evidence.get("forced"):
-            reason = f"taken as complete by force at {_time(evidence['completed_at'])}: {evidence.get('why', '')}"
+            words = f"{{was}} taken as complete by force at {_time(evidence['completed_at'])}: {why}"
         else:
-            reason = f"complete at {_time(evidence['completed_at'])}: {evidence.get('why', '')}"
-        again = evidence.get("reopened", 0)
-        if again:
-            reason = f"reopened {_times(again)} by late images and {reason}"
-        by_reason.setdefault(reason, []).append(one["key"])
-    for reason, names in by_reason.items():
-        verb = ("is" if len(names) == 1 else "are") if "arriving" in reason else ("was" if len(names) == 1 else "were")
-        yield f"{_list(names)} {verb} {reason.rstrip(': ')}."
+            words = f"{{was}} complete at {_time(evidence['completed_at'])}: {why}"
+        words = f"{{was}} reopened {_times(again)} by late images and {words}" if again else words
+        said.setdefault(words, []).append(one["key"])
+    for words, names in said.items():
+        forms = ("is", "was", "waits") if len(names) == 1 else ("are", "were", "wait")
+        for place, form in zip(("{is}", "{was}", "{waits}"), forms, strict=True):
+            words = words.replace(place, form)  # noqa: PLW2901
+        yield f"{_list(names)} {words.rstrip(': ')}."
 
 
 def _routes(foreign: Sequence[type_json], jobs: Sequence[type_json]) -> Iterable[str]:
@@ -121,7 +122,8 @@ def _job(job: type_json, deliveries: Sequence[type_json]) -> Iterable[str]:
     if state == "superseded":
         took = f" {job['replaced_by']} took its place." if job["replaced_by"] else ""
         ended = f" after it had ended as {_outcome(job)}" if job["outcome"] else " before it ended"
-        yield f"Job {name} ({what}) was superseded{ended}.{took}"
+        why = f": {job['superseded_because']}" if job["superseded_because"] else ""
+        yield f"Job {name} ({what}) was superseded{ended}{why}.{took}"
     elif state == "queued":
         yield _queued(job, name, what, reason)
     elif state == "running":
@@ -134,7 +136,8 @@ def _job(job: type_json, deliveries: Sequence[type_json]) -> Iterable[str]:
         remedy = f" What to do: {job['remedy'].rstrip('.')}." if job["remedy"] else ""
         yield f"Job {name} ({what}) was not run ({job['reason_code']}): {reason}.{remedy}"
     elif state == "failed":
-        yield f"Job {name} ({what}) failed ({job['reason_code']}): {reason}. `dicomnode retry {name}` runs it again."
+        remedy = f" What to do: {job['remedy'].rstrip('.')}." if job["remedy"] else ""
+        yield f"Job {name} ({what}) failed ({job['reason_code']}): {reason}.{remedy} `dicomnode retry {name}` runs it again."
     else:
         yield f"Job {name} ({what}) was cancelled by an operator; `dicomnode retry {name}` runs it after all."
     yield from (f"Note: {str(note).rstrip('.')}." for note in job["notes"])
@@ -148,10 +151,12 @@ def _outcome(job: type_json) -> str:
 def _queued(job: type_json, name: str, what: str, reason: str) -> str:
     if job["held"]:
         return f"Job {name} ({what}) waits for an operator because {job['held']}; `dicomnode retry {name}` lets it go on."
-    again = f" for attempt {job['attempt'] + 1}, since the last one did not end: {reason or 'it was broken off'}"
+    if not job["attempt"]:
+        return f"Job {name} ({what}) is queued."
     pause = job["next_attempt_in_s"]
-    later = f", in {pause:.0f} s" if pause else ""
-    return f"Job {name} ({what}) is queued{again if job['attempt'] else ''}{later}."
+    later = f", due in {pause:.0f} s," if pause else ""
+    why = reason or "it was broken off"
+    return f"Job {name} ({what}) is queued for attempt {job['attempt'] + 1}{later} because the last one came to no end: {why}."
 
 
 def _findings(findings: type_json | None) -> str:

@@ -73,6 +73,7 @@ def claim(session: Session, worker: str, lease_s: float, now: datetime) -> Claim
         "lease_until": now + timedelta(seconds=lease_s),
         "reason_code": "",
         "reason": "",
+        "remedy": "",
     }
     change(
         session, JOB, job.id, job.state, JobEvent.CLAIMED, now=now, actor=worker, fence={"starts": job.starts}, values=values

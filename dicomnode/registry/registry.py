@@ -164,6 +164,7 @@ class Registry:
         *,
         reason_code: str = "",
         reason: str = "",
+        remedy: str = "",
         findings_summary: Mapping[str, object] | None = None,
         results: Sequence[ResultObject] = (),
         destinations: Sequence[str] = (),
@@ -174,8 +175,9 @@ class Registry:
     ) -> None:
         """End an attempt: state, results, deliveries and audit in one transaction. StaleUpdate changes nothing.
 
-        event: FINISHED, REFUSED, FAILED or TRY_AGAIN. kinds_by_destination: the kinds a destination's profile takes
-        (all for a destination that is not named). "Not run" objects are not sent again where an earlier version's already went.
+        event: FINISHED, REFUSED, FAILED or TRY_AGAIN. reason and remedy are shown by explain as sentences.
+        kinds_by_destination: the kinds a destination's profile takes (all for a destination that is not named). "Not run"
+        objects are not sent again where an earlier version's already went.
         """
         with self._database.write() as session:
             finishing.finish(
@@ -185,6 +187,7 @@ class Registry:
                 self._clock(),
                 reason_code=reason_code,
                 reason=reason,
+                remedy=remedy,
                 findings_summary=findings_summary,
                 results=results,
                 destinations=destinations,

@@ -240,6 +240,7 @@ class Job(Base):
     outcome: Mapped[str] = mapped_column(default="")  # how the last attempt ended; stays when the job is superseded
     reason_code: Mapped[str] = mapped_column(default="")
     reason: Mapped[str] = mapped_column(default="")
+    remedy: Mapped[str] = mapped_column(default="")
     findings: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     notes: Mapped[list[Any]] = mapped_column(default=list)
     timings_s: Mapped[dict[str, Any]] = mapped_column(default=dict)

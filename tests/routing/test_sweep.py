@@ -95,8 +95,10 @@ def test_late_images_make_a_second_version_over_all_images(registry: Registry, c
     assert job is not None
     assert (job.version, len(job.source_digests)) == (2, 100)
     story = explained(registry)["paragraph"]
-    assert "E1 was reopened once by late images and complete at" in story
-    assert "Job J1 (chest_ct, version 1) was superseded before it ended. J2 took its place." in story
+    assert "E1 was reopened once by late images and was complete at" in story
+    assert (
+        "Job J1 (chest_ct, version 1) was superseded before it ended: a late image arrived in E1. J2 took its place." in story
+    )
 
 
 def test_localizer_sharp_soft_and_reformat_give_one_job_and_named_losers(registry: Registry, clock: Clock) -> None:
