@@ -4,13 +4,14 @@ import shutil
 import stat
 import tempfile
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dicomnode.cli.options import ConfigOption, DebugOption, JsonOption, loaded
-from dicomnode.cli.output import print_json, say, table
+from dicomnode.cli.output import only_the_document_on_stdout, print_json, say, table
 from dicomnode.domain.errors import PipelineError, UsageError
 
 if TYPE_CHECKING:
@@ -153,3 +154,92 @@ def _unzip(source: Path, target: Path) -> None:
             if outside or stat.S_ISLNK(member.external_attr >> 16):
                 raise UsageError(f"{source} holds {member.filename!r}, which leads out of it", "do not use this ZIP")
         archive.extractall(target)  # every member was looked at
+
+
+def _found(settings: "Settings", name: str) -> Path:
+    """The folder of the pipeline of this name. Raises UsageError."""
+    from dicomnode import engines
+    from dicomnode.settings import nearest
+
+    found = {info.name: info.folder for info in engines.find_pipelines(settings.pipeline_folders)}
+    if name not in found:
+        remedy = f"the nearest one is {nearest(name, found)!r}" if found else "add one with dicomnode pipelines add"
+        raise UsageError(f"there is no pipeline {name!r}", remedy)
+    return found[name]
+
+
+RealDataOption = Annotated[
+    Path | None, typer.Option("--real-data", metavar="DIR", help="Folder of the real series, as docs/pipelines.md names them.")
+]
+
+
+@app.command()
+def train(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A pipeline with configs/train.json.")],
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Default: training-runs/NAME.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed, data and machine give the same weights.")] = 0,
+    minutes: Annotated[float | None, typer.Option("--minutes", help="About how long; default: the whole plan.")] = None,
+    real_data: RealDataOption = None,
+    leave_one_out: Annotated[
+        bool, typer.Option("--leave-one-out", help="Also a model per real series that did not see it, for evaluate.")
+    ] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,  # noqa: ARG001
+) -> None:
+    """Train a pipeline anew; what comes out is a bundle of its own, to be evaluated and added."""
+    from dicomnode.cli.progress import shares
+
+    folder = _found(loaded(config, required=config is not None), name)
+    out = (out or Path("training-runs") / name).absolute()
+    with only_the_document_on_stdout(), shares() as tell:
+        from dicomnode.learning import training
+
+        report = training.train(
+            folder, out, seed=seed, minutes=minutes, real_data=real_data, progress=tell, leave_one_out=leave_one_out
+        )
+    if as_json:
+        print_json("pipelines.train", asdict(report))
+        return
+    scans = len(report.real_scans)
+    say(f"trained in {report.seconds / 60:.1f} min: {report.phantoms} phantoms, {scans} real scans, seed {seed}")
+    say(f"bundle   {report.bundle}")
+    say(f"weights  {report.weights}  SHA-256 {report.weights_sha256}")
+    say(f"next     dicomnode pipelines evaluate {name} --bundle {report.bundle}; dicomnode pipelines add {report.bundle}")
+
+
+@app.command()
+def evaluate(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A pipeline.")],
+    bundle: Annotated[
+        Path | None, typer.Option("--bundle", metavar="DIR", help="A trained bundle instead of the pipeline.")
+    ] = None,
+    phantoms: Annotated[int, typer.Option("--phantoms", min=1, help="How many synthetic patients it never saw.")] = 40,
+    real_data: RealDataOption = None,
+    folds: Annotated[
+        Path | None, typer.Option("--folds", metavar="DIR", help="Output folder of train --leave-one-out, for real series.")
+    ] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,  # noqa: ARG001
+) -> None:
+    """Measure a pipeline on phantoms it never saw, and on real series by models that did not see them."""
+    from dicomnode.cli.progress import shares
+
+    folder = bundle or _found(loaded(config, required=config is not None), name)
+    unseen = {path.stem.removeprefix("without_"): path for path in sorted(folds.glob("without_*.safetensors"))} if folds else {}
+    with only_the_document_on_stdout(), shares() as tell:
+        from dicomnode.learning import evaluation
+
+        figures = evaluation.evaluate(folder, phantoms=phantoms, real_data=real_data, folds=unseen, progress=tell)
+    if as_json:
+        print_json("pipelines.evaluate", {"name": name, "bundle": folder, "metrics": figures})
+        return
+    for group, values in figures.items():
+        table((group, ""), [(key, _figure(value)) for key, value in values.items()])
+
+
+def _figure(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_figure(one)}" for key, one in value.items())
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
