@@ -19,6 +19,7 @@ from dicomnode.domain.routes import Peer
 from dicomnode.domain.statuses import Outcome, outcome_of_store, store_status_in_words
 
 _STALLED_S = 60
+_GOODBYE_S = 5.0
 _ANSWER_WITHIN_S = 120.0
 _SLOWEST_LINK_BYTES_PER_S = 100_000.0
 _UNCOMPRESSED = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
@@ -60,6 +61,8 @@ class _StoreAssociation:
         # pynetdicom 3.0.4 with it: it waits for its own sending thread when it gives up.
         stalled = struct.pack("ll", _STALLED_S, 0)
         association.dul.socket.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, stalled)
+        # Also the ARTIM timer (PS3.8 9.1.5): a hung peer does not close the connection after our A-ABORT.
+        association.acse_timeout = _GOODBYE_S
 
     def takes(self, result: ResultObject) -> bool:
         """Whether the object's class was proposed in its transfer syntax, and the link still stands."""
