@@ -27,10 +27,8 @@ def input_warnings(image: Volume, rules: InputRules) -> tuple[str, ...]:
     spacing_mm = image.spacing_mm[0]
     if spacing_mm <= rules.warn_slice_spacing_mm:
         return ()
-    return (
-        f"slices are {spacing_mm:.1f} mm apart; above {rules.warn_slice_spacing_mm:g} mm small lesions are missed and "
-        "measures are coarse",
-    )
+    limit = f"above {rules.warn_slice_spacing_mm:g} mm small lesions are missed and measures are coarse"
+    return (f"slices are {spacing_mm:.1f} mm apart; {limit}",)
 
 
 def _refuse_extent(image: Volume, rules: InputRules) -> Refusal | None:

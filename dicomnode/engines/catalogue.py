@@ -115,13 +115,11 @@ def _bundle_findings(folder: Path, sidecar: Sidecar) -> tuple[CheckFinding, ...]
     findings = []
     try:
         config = read_config(inference_file(folder))
-        for key in WANTED_KEYS:
-            if key not in config and key != "postprocessing":
-                findings.append(
-                    CheckFinding(
-                        "error", f"configs/inference.json has no {key!r}", "add it, as MONAI's bundle specification says"
-                    )
-                )
+        findings += [
+            CheckFinding("error", f"configs/inference.json has no {key!r}", "add it, as MONAI's bundle specification says")
+            for key in WANTED_KEYS
+            if key not in config and key != "postprocessing"
+        ]
         findings += [
             CheckFinding(
                 "error",

@@ -1,5 +1,7 @@
 """Does this look like a CT of a body at all? A lost rescale slope or a screenshot must not become a finding."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,7 +11,7 @@ from dicomnode.engines.sidecar import IntensityRules
 _SAMPLES_PER_AXIS = 96
 
 
-def refuse_intensities(pixels: NDArray[np.generic], rules: IntensityRules) -> Refusal | None:
+def refuse_intensities(pixels: NDArray[Any], rules: IntensityRules) -> Refusal | None:
     """pixels: (z, y, x) HU. A refusal where air, soft tissue or their proportions are missing."""
     sample = pixels[tuple(slice(None, None, max(1, size // _SAMPLES_PER_AXIS)) for size in pixels.shape)].astype(np.float32)
     if not np.isfinite(sample).all():

@@ -1,6 +1,7 @@
 """Measures of one region on the source grid: where it is, how large, how dense."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,13 +9,13 @@ from scipy.spatial import ConvexHull
 
 from dicomnode.imaging.resampling import Grid
 
-# The outline of a pixel runs through the middles of its edges: a digitised disc keeps its diameter, a lone pixel is one pixel wide.
+# The outline of a pixel runs through the middles of its edges: a digitised disc keeps its diameter, a pixel is one pixel wide.
 _EDGE_MIDDLES = np.array([[0.5, 0.0], [-0.5, 0.0], [0.0, 0.5], [0.0, -0.5]])
 
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """center_mm: LPS (x, y, z); axes in mm; intensities in the volume's unit; key_slice_index: 0-based z with the largest area."""
+    """center_mm: LPS (x, y, z); axes in mm; intensities in the volume's unit; key_slice_index: 0-based z, largest area."""
 
     center_mm: tuple[float, float, float]
     volume_ml: float
@@ -27,7 +28,7 @@ class Measures:
     key_slice_index: int
 
 
-def measure(mask: NDArray[np.bool_], pixels: NDArray[np.generic], grid: Grid, first_slice_index: int = 0) -> Measures:
+def measure(mask: NDArray[np.bool_], pixels: NDArray[Any], grid: Grid, first_slice_index: int = 0) -> Measures:
     """mask, pixels: (z, y, x) on `grid`, z being the source's slices; mask not empty.
 
     `first_slice_index` is the z of the mask's first slice in the whole volume.

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.data import MetaTensor
 
 from dicomnode.domain.errors import PipelineError, ResourceExhausted
 from dicomnode.engines.bundle import Bundle
@@ -69,7 +70,8 @@ def _forward(bundle: Bundle, tensor: torch.Tensor, run: RunRules) -> torch.Tenso
     output = bundle.inferer(tensor, bundle.network)
     if not isinstance(output, torch.Tensor) or output.ndim != tensor.ndim or output.shape[2:] != tensor.shape[2:]:
         raise PipelineError("the network gives no map on its input's grid", "only networks that label voxels can be run so far")
-    return output.as_tensor() if hasattr(output, "as_tensor") else output
+    plain: torch.Tensor = output.as_tensor() if isinstance(output, MetaTensor) else output
+    return plain
 
 
 def _whole(network: torch.nn.Module, tensor: torch.Tensor, divisor: int) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -15,7 +16,7 @@ from dicomnode.engines.chest.reading import ChestReading
 from dicomnode.engines.digest import bundle_digest
 from dicomnode.engines.segments import SegmentsReading
 from dicomnode.engines.sidecar import RunRules, Sidecar, read_sidecar
-from dicomnode.engines.values import Conclusion, NetworkInput, Prediction, Reading
+from dicomnode.engines.values import Case, Conclusion, NetworkInput, Prediction, Reading
 
 if TYPE_CHECKING:
     from dicomnode.engines.bundle import Bundle
@@ -24,7 +25,7 @@ Speed = Literal["exact", "fast"]
 Progress = Callable[[str, float], None]  # what is done now ("forward"), share of the run that is behind (0-1)
 
 # What a prediction is made into, by `postprocess` in pipeline.toml. A new kind is one file and one line here.
-READINGS: Mapping[str, Callable[[Volume, Sidecar, str], Reading]] = {"chest": ChestReading, "segments": SegmentsReading}
+READINGS: Mapping[str, Callable[[Case], Reading]] = {"chest": ChestReading, "segments": SegmentsReading}
 
 
 def load_pipeline(folder: Path, *, device: str = "auto", trusted_digests: frozenset[str] = frozenset()) -> "Pipeline":
@@ -34,10 +35,12 @@ def load_pipeline(folder: Path, *, device: str = "auto", trusted_digests: frozen
     """
     sidecar = read_sidecar(folder)
     digest = bundle_digest(folder)
-    from dicomnode.engines.bundle import load_bundle
-    from dicomnode.engines.devices import choose_device
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MONAI and torch warn of their own deprecations at import and in constructors
+        from dicomnode.engines.bundle import load_bundle
+        from dicomnode.engines.devices import choose_device
 
-    bundle = load_bundle(folder, sidecar, choose_device(device), trusted=digest in trusted_digests)
+        bundle = load_bundle(folder, sidecar, choose_device(device), trusted=digest in trusted_digests)
     return Pipeline(sidecar, bundle, _identity(folder, sidecar, digest))
 
 
@@ -65,14 +68,14 @@ class Pipeline:
             return refusal
         if isinstance(image, Image2D):  # said for the type checker; refuse_input has refused it
             return Refusal(RefusalCode.UNSUPPORTED_CLASS, "a projection image", "send a volume")
-        tell = progress or (lambda what, share: None)
+        tell = progress or _tell_nobody
         with self._one_at_a_time:
             return self._read(image, self.sidecar.exact if speed == "exact" else self.sidecar.fast, tell)
 
     def _read(self, volume: Volume, run: RunRules, tell: Progress) -> Findings | Refusal:
         begin = time.perf_counter()
         tell("preprocess", 0.0)
-        reading = READINGS[self.sidecar.postprocess](volume, self.sidecar, self.identity.digest)
+        reading = READINGS[self.sidecar.postprocess](Case(volume, self.sidecar, self.identity.digest))
         given = reading.prepare()
         if isinstance(given, Refusal):
             return given
@@ -113,6 +116,10 @@ class Pipeline:
             warnings=(*volume.warnings, *input_warnings(volume, self.sidecar.input), *conclusion.warnings),
             timings_s={name: round(seconds, 4) for name, seconds in timings_s.items()},
         )
+
+
+def _tell_nobody(_what: str, _share: float) -> None:
+    pass
 
 
 def _identity(folder: Path, sidecar: Sidecar, digest: str) -> ModelIdentity:

@@ -65,10 +65,8 @@ def read_config(path: Path) -> dict[str, Any]:
     """The raw mapping in a .json, .yaml or .yml file. Raises PipelineError where it is none or names a key twice."""
     try:
         text = path.read_text(encoding="utf-8")
-        if path.suffix == ".json":
-            raw = json.loads(text, object_pairs_hook=_without_duplicates)
-        else:
-            raw = yaml.safe_load(text)
+        is_json = path.suffix == ".json"
+        raw = json.loads(text, object_pairs_hook=_without_duplicates) if is_json else yaml.safe_load(text)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise PipelineError(
             f"{path} cannot be read: {error}", "correct the file; it must be JSON or YAML with unique keys"

@@ -4,19 +4,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dicomnode.domain.findings import HeatMap, LabelMap, Segment
-from dicomnode.domain.imaging import Refusal, Volume, read_only
-from dicomnode.engines.sidecar import HeatMapRules, SegmentRule, Sidecar
-from dicomnode.engines.values import Conclusion, NetworkInput, Prediction
+from dicomnode.domain.imaging import Refusal, read_only
+from dicomnode.engines.sidecar import HeatMapRules, SegmentRule
+from dicomnode.engines.values import Case, Conclusion, NetworkInput, Prediction
 from dicomnode.imaging.resampling import Grid, labels_on, slices_on
 
 
 class SegmentsReading:
     """`postprocess = "segments"`: one label map "segments" on the source grid."""
 
-    def __init__(self, volume: Volume, sidecar: Sidecar, digest: str) -> None:
-        self._volume = volume
-        self._sidecar = sidecar
-        self._grid = Grid(volume.shape, volume.affine)
+    def __init__(self, case: Case) -> None:
+        self._volume = case.volume
+        self._sidecar = case.sidecar
+        self._grid = Grid(case.volume.shape, case.volume.affine)
 
     def prepare(self) -> NetworkInput | Refusal:
         """The volume as it is."""

@@ -1,21 +1,31 @@
 """What passes between a pipeline, its kind of reading and the network: plain arrays on grids."""
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dicomnode.domain.findings import Classification, HeatMap, LabelMap, Lesion
-from dicomnode.domain.imaging import Refusal
+from dicomnode.domain.imaging import Refusal, Volume
+from dicomnode.engines.sidecar import Sidecar
 from dicomnode.imaging.resampling import Box, Grid
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Case:
+    """One volume for one pipeline; digest: the bundle's SHA-256."""
+
+    volume: Volume
+    sidecar: Sidecar
+    digest: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NetworkInput:
     """pixels: (z, y, x) on `grid`; region: the box of it that matters, for a run that may crop."""
 
-    pixels: NDArray[np.generic]
+    pixels: NDArray[Any]
     grid: Grid
     region: Box | None = None
 

@@ -1,5 +1,7 @@
 """The patient without table, blankets, wires and air: the largest body, with its lungs."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -12,13 +14,11 @@ _OPEN_LUNG_SHARE = 0.6
 _IN_PLANE = ndimage.generate_binary_structure(3, 1) & np.array([False, True, False])[:, None, None]
 
 
-def body_mask(
-    pixels: NDArray[np.generic], spacing_mm: tuple[float, float, float], threshold: float = -500.0
-) -> NDArray[np.bool_]:
+def body_mask(pixels: NDArray[Any], spacing_mm: tuple[float, float, float], threshold: float = -500.0) -> NDArray[np.bool_]:
     """The largest body of a CT, filled per axial slice, so that lungs, airways and bowel belong to it.
 
     pixels: (z, y, x) HU with z along the body axis; spacing_mm: (z, y, x).
-    Returns: (z, y, x) bool of the same shape, up to one working voxel (3 mm) outside the skin; all False where there is no body.
+    Returns: (z, y, x) bool of the same shape, up to one working voxel (3 mm) outside the skin; all False without a body.
     """
     steps = working_steps(spacing_mm)
     small = pixels[:: steps[0], :: steps[1], :: steps[2]]
@@ -53,10 +53,11 @@ def _largest_body(
     if count == 0:
         return np.zeros_like(solid)
     largest = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
-    return ndimage.binary_dilation(largest, _IN_PLANE, iterations=rounds + 1) & solid
+    grown: NDArray[np.bool_] = ndimage.binary_dilation(largest, _IN_PLANE, iterations=rounds + 1) & solid
+    return grown
 
 
-def _fill(small: NDArray[np.generic], body: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _fill(small: NDArray[Any], body: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """`body` with everything that it encloses in-plane, and with lung that the edge of the image cuts open."""
     if not body.any():
         return body

@@ -70,7 +70,7 @@ def lesion_map(
 def classification(
     candidates: list[Candidate], best_voxel: float, rules: ClassificationRules | None
 ) -> tuple[Classification, ...]:
-    """Present when the most probable candidate reaches the threshold; without candidates, absent with `best_voxel`'s probability.
+    """Present when the most probable candidate reaches the threshold; without candidates, absent as probable as `best_voxel`.
 
     best_voxel: calibrated probability of the lung voxel most like a lesion, candidates apart.
     """

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ class Candidate:
     side: int
 
 
-def find_candidates(view: LungView, pixels: NDArray[np.generic], source: Grid, rules: LesionRules) -> list[Candidate]:
+def find_candidates(view: LungView, pixels: NDArray[Any], source: Grid, rules: LesionRules) -> list[Candidate]:
     """Most probable first, then largest; pixels: (z, y, x) on `source`. `rules.min_probability` is not applied here."""
     labels, _ = ndimage.label(view.lesion >= rules.threshold, _TOUCHING)
     found = [
@@ -46,17 +47,17 @@ def calibrated(score: float, calibration: Calibration) -> float:
 
 def _candidate(
     view: LungView,
-    labels: NDArray[np.int32],
+    labels: NDArray[np.integer],
     number: int,
-    box: Box,
-    pixels: NDArray[np.generic],
+    box: tuple[slice, ...],
+    pixels: NDArray[Any],
     source: Grid,
     rules: LesionRules,
 ) -> Candidate | None:
     extent_mm = max((s.stop - s.start) * spacing for s, spacing in zip(box, view.grid.spacing_mm, strict=True))
     if extent_mm > 2 * rules.max_diameter_mm:
         return None
-    around = grown(box, view.lesion.shape, 2)
+    around = _grown(box, view.lesion.shape, 2)
     own = labels[around] == number
     shell = ndimage.binary_dilation(own, _TOUCHING) & ~own
     if float(np.mean(view.aerated[around][shell])) < rules.min_lung_contact:
@@ -82,6 +83,6 @@ def _side(sides: NDArray[np.uint8]) -> int:
     return 0 if left == right else LEFT if left > right else RIGHT
 
 
-def grown(box: Box, shape: tuple[int, ...], margin: int) -> Box:
+def _grown(box: tuple[slice, ...], shape: tuple[int, ...], margin: int) -> Box:
     z, y, x = (slice(max(0, s.start - margin), min(size, s.stop + margin)) for s, size in zip(box, shape, strict=True))
     return z, y, x

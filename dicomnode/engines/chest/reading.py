@@ -1,11 +1,13 @@
 """`postprocess = "chest"`: a CT of the chest to lungs, lesions and one statement on nodules."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from dicomnode.domain.findings import LabelMap
-from dicomnode.domain.imaging import Refusal, Volume, read_only
+from dicomnode.domain.imaging import Refusal, read_only
 from dicomnode.engines.chest.body import body_mask, working_steps
 from dicomnode.engines.chest.findings import classification, lesion_map, lesion_of
 from dicomnode.engines.chest.lesions import Candidate, calibrated, find_candidates
@@ -14,21 +16,20 @@ from dicomnode.engines.chest.region import aerated_mask, no_lung, refuse_after, 
 from dicomnode.engines.chest.sides import LEFT, RIGHT
 from dicomnode.engines.intensities import refuse_intensities
 from dicomnode.engines.segments import heatmaps, segments_of
-from dicomnode.engines.sidecar import Sidecar
-from dicomnode.engines.values import Conclusion, NetworkInput, Prediction
+from dicomnode.engines.values import Case, Conclusion, NetworkInput, Prediction
 from dicomnode.imaging.resampling import Box, Grid, canonical
 
 
 class ChestReading:
     """Holds what one run learns of one volume: its body and where the middle of it is."""
 
-    def __init__(self, volume: Volume, sidecar: Sidecar, digest: str) -> None:
-        self._volume = volume
-        self._sidecar = sidecar
-        self._tables = sidecar.chest_tables()
-        self._digest = digest
-        self._source = Grid(volume.shape, volume.affine)
-        self._pixels, self._grid = canonical(volume.pixels, self._source)
+    def __init__(self, case: Case) -> None:
+        self._volume = case.volume
+        self._sidecar = case.sidecar
+        self._tables = case.sidecar.chest_tables()
+        self._identity = (case.volume.series_instance_uid, case.digest)
+        self._source = Grid(case.volume.shape, case.volume.affine)
+        self._pixels, self._grid = canonical(case.volume.pixels, self._source)
         self._steps = working_steps(self._grid.spacing_mm)
         self._body: NDArray[np.bool_] = np.zeros((0, 0, 0), dtype=bool)  # on the working grid
 
@@ -56,8 +57,9 @@ class ChestReading:
         candidates = find_candidates(view, self._volume.pixels, self._source, lesion_rules)
         probable = [candidate for candidate in candidates if candidate.probability >= lesion_rules.min_probability]
         reported = probable[: lesion_rules.max_count]
-        identity = (self._volume.series_instance_uid, self._digest)
-        lesions = tuple(lesion_of(n, c, lesion_rules, self._sidecar.name, identity) for n, c in enumerate(reported, start=1))
+        lesions = tuple(
+            lesion_of(n, c, lesion_rules, self._sidecar.name, self._identity) for n, c in enumerate(reported, start=1)
+        )
         return Conclusion(
             label_maps=(self._lung_map(view, reported), *lesion_map(reported, lesions, lesion_rules, self._source.shape)),
             lesions=lesions,
@@ -66,7 +68,7 @@ class ChestReading:
             warnings=_too_many(len(probable), len(reported)),
         )
 
-    def _working(self, values: NDArray[np.generic]) -> NDArray[np.generic]:
+    def _working(self, values: NDArray[Any]) -> NDArray[Any]:
         z, y, x = self._steps
         return values[::z, ::y, ::x]
 

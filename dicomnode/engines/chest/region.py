@@ -5,6 +5,8 @@ limits stand in `pipeline.toml` [region]. An abdomen that shows lung bases passe
 (600 ml over 64 mm by default): a finding there is worth as much. Less is refused.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -17,9 +19,7 @@ _PARENCHYMA = (-970.0, -500.0)  # HU; emphysema and bowel gas lie below, consoli
 _REMEDY = "send a chest CT, or correct the route that chose this series"
 
 
-def aerated_mask(
-    pixels: NDArray[np.generic], body: NDArray[np.bool_], spacing_mm: tuple[float, float, float]
-) -> NDArray[np.bool_]:
+def aerated_mask(pixels: NDArray[Any], body: NDArray[np.bool_], spacing_mm: tuple[float, float, float]) -> NDArray[np.bool_]:
     """Lung-like tissue inside the body on the coarse working grid (every `working_steps`-th voxel): (z, y, x) bool.
 
     Opened by one voxel: partial volume around bowel gas and sinuses has the HU of lung, but is thin.
@@ -52,7 +52,7 @@ def no_lung() -> Refusal:
 
 def refuse_after(
     lungs: NDArray[np.bool_],
-    pixels: NDArray[np.generic],
+    pixels: NDArray[Any],
     body: NDArray[np.bool_],
     spacing_mm: tuple[float, float, float],
     rules: RegionRules,

@@ -17,7 +17,10 @@ _LARGEST_CORE_MM = 16.0
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What tells the sides apart, on canonical axes. left_mm: (x,) mm from the middle of the body, positive to the patient's left."""
+    """What tells the sides apart, on canonical axes.
+
+    left_mm: (x,) mm from the middle of the body, positive to the patient's left.
+    """
 
     spacing_mm: tuple[float, float, float]
     left_mm: NDArray[np.float64]
@@ -46,7 +49,7 @@ def split_lungs(lungs: NDArray[np.bool_], frame: Frame) -> NDArray[np.uint8]:
     return sides
 
 
-def _between_two_lungs(labels: NDArray[np.int32], count: int, frame: Frame) -> Frame:
+def _between_two_lungs(labels: NDArray[np.integer], count: int, frame: Frame) -> Frame:
     """Where two lungs lie apart, the middle is between them: arms or a narrow field of view shift the middle of the body."""
     if count < 2:
         return frame
