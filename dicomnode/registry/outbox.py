@@ -44,7 +44,7 @@ def claim(session: Session, worker: str, destination: str, lease_s: float, now: 
     row = session.execute(
         _rows()
         .where(Delivery.state == DeliveryState.WAITING.value, Delivery.destination == destination, Delivery.not_before <= now)
-        .where(Job.state != JobState.SUPERSEDED.value, Job.study_id.not_in(select(Study.id).where(Study.held != "")))
+        .where(Job.state != JobState.SUPERSEDED.value, ~exists().where(Study.id == Job.study_id, Study.held != ""))
         .where(or_(Result.kind == ResultKind.SEG.value, ~seg_not_there))
         .order_by(Delivery.created_at, Job.id, Result.sending_order, Delivery.id)
         .limit(1)

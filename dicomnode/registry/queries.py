@@ -1,5 +1,6 @@
 """Answers about many studies: `status` and `studies`, in the shapes of the outside contract."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -66,8 +67,12 @@ def studies(session: Session, query: str, limit: int) -> list[dict[str, object]]
         statement = statement.where(_matches(query.strip()))
     found = session.scalars(statement).all()
     ids = [study.id for study in found]
-    series = session.scalars(select(Series).where(Series.study_id.in_(ids)).order_by(Series.id)).all()
-    jobs = session.scalars(select(Job).where(Job.study_id.in_(ids)).order_by(Job.id)).all()
+    series: dict[int, list[Series]] = defaultdict(list)
+    for row in session.scalars(select(Series).where(Series.study_id.in_(ids)).order_by(Series.id)):
+        series[row.study_id].append(row)
+    jobs: dict[int, list[Job]] = defaultdict(list)
+    for job in session.scalars(select(Job).where(Job.study_id.in_(ids)).order_by(Job.id)):
+        jobs[job.study_id].append(job)
     return [
         {
             "key": f"S{study.id}",
@@ -78,7 +83,7 @@ def studies(session: Session, query: str, limit: int) -> list[dict[str, object]]
             "accession_number": study.accession_number,
             "received_at": study.received_at.isoformat(),
             "held": study.held,
-            "series": [_series(row, jobs) for row in series if row.study_id == study.id],
+            "series": [_series(row, jobs[study.id]) for row in series[study.id]],
         }
         for study in found
     ]

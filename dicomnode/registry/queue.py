@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, or_, select, update
+from sqlalchemy import ColumnElement, exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from dicomnode.domain.errors import StaleUpdate
@@ -34,16 +34,17 @@ def backoff_s(attempt: int) -> float:
 
 def claimable(now: datetime) -> list[ColumnElement[bool]]:
     """Queued, due, and held by nobody. A preset "not run" waits while its study still receives: a better series may come."""
-    held_studies = select(Study.id).where(Study.held != "")
-    held_series = select(Series.id).where(Series.held != "")
-    unsettled = select(Study.id).where(Study.unsettled)
+    # Correlated, so that they look at the few queued jobs' studies, not at ten thousand others.
+    held_study = exists().where(Study.id == Job.study_id, Study.held != "")
+    held_series = exists().where(Series.id == Job.series_id, Series.held != "")
+    receiving = exists().where(Study.id == Job.study_id, Study.unsettled)
     return [
         Job.state == JobState.QUEUED.value,
         Job.not_before <= now,
         Job.held == "",
-        Job.study_id.not_in(held_studies),
-        or_(Job.series_id.is_(None), Job.series_id.not_in(held_series)),
-        or_(Job.preset_refusal.is_(None), Job.study_id.not_in(unsettled)),
+        ~held_study,
+        ~held_series,
+        or_(Job.preset_refusal.is_(None), ~receiving),
     ]
 
 
