@@ -48,9 +48,11 @@ def joined_ranges(frames: Sequence[Frame]) -> int:
 def describe_ranges(ranges: ScanRanges, normal: type_vector, beside: Sequence[Frame]) -> tuple[str, str]:
     """Message and remedy for a series that is several scan ranges; `beside` are the frames at its seams."""
     parts = []
-    for value, frames in ranges.members.items():
+    for number, (value, frames) in enumerate(ranges.members.items(), 1):
         offsets = sorted(float(frame.position @ normal) for frame in frames if frame.position is not None)
-        parts.append(f"{ranges.keyword} {value}: {count(len(frames), 'image')} from {offsets[0]:g} to {offsets[-1]:g} mm")
+        # Times are left out: messages may be read where a patient's header must not be.
+        name = f"{ranges.keyword} {value}" if ranges.keyword == _TELLING[0] else f"range {number}"
+        parts.append(f"{name}: {count(len(frames), 'image')} from {offsets[0]:g} to {offsets[-1]:g} mm")
     message = (
         f"{_in_words(len(ranges.members))} scan ranges in one series ({'; '.join(parts)}), "
         f"which do not make one regular stack: their seams lie at {names(beside)}"

@@ -101,6 +101,20 @@ def test_a_compressed_series_gives_the_volume_of_the_uncompressed_one(tmp_path: 
     np.testing.assert_allclose(volume.pixels, expected, atol=2 if syntax == JPEGExtended12Bit else 0)
 
 
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, HTJ2KLossless], ids=lambda syntax: syntax.name)
+def test_jpeg_2000_is_read_by_openjpeg_where_imagecodecs_has_no_codec_for_it(
+    tmp_path: Path, syntax: UID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = save(tmp_path, [compressed(data_set, syntax) for data_set in Slices(rows=64, columns=48).data_sets()])
+    expected = load(series)
+    monkeypatch.setattr(imagecodecs.JPEG2K, "available", False)
+    monkeypatch.setattr(imagecodecs.HTJ2K, "available", False)
+    fallen_back = load(series)
+    assert isinstance(fallen_back, Volume)
+    assert isinstance(expected, Volume)
+    np.testing.assert_array_equal(fallen_back.pixels, expected.pixels)
+
+
 def frame_of(data_set: Dataset) -> bytes:
     from pydicom.encaps import get_frame
 

@@ -172,6 +172,16 @@ def test_two_scan_ranges_in_one_series_are_refused_as_such(tmp_path: Path, secon
     assert "split the series by AcquisitionNumber" in refusal.remedy.replace("Split", "split")
 
 
+def test_scan_ranges_without_acquisition_numbers_are_told_apart_by_time_without_telling_the_time(tmp_path: Path) -> None:
+    first = Slices(elements={"AcquisitionTime": "101500"}).data_sets()
+    second = Slices(origin=(-40, -30, -76.4), elements={"AcquisitionTime": "101620"}, seed=8).data_sets()
+    for number, data_set in enumerate(second):
+        renew(data_set, 11 + number)
+    refusal = refusal_of(save(tmp_path, first + second), RefusalCode.MIXED_GEOMETRY)
+    assert "two scan ranges in one series (range 1: 10 images from -100 to -77.5 mm; range 2: 10 images" in refusal.message
+    assert "1015" not in refusal.message
+
+
 def test_two_acquisitions_that_make_one_regular_stack_are_accepted_with_a_warning(tmp_path: Path) -> None:
     data_sets = Slices().data_sets()
     for data_set in data_sets:
