@@ -112,7 +112,7 @@ def digest_of(value: object) -> str:
     return digest.hexdigest()
 
 
-def _canonical(value: object) -> Iterator[bytes]:
+def _canonical(value: object) -> Iterator[bytes | memoryview]:
     """Type and length go before content, so that no two different values give the same bytes."""
     if is_dataclass(value) and not isinstance(value, type):
         yield f"<{type(value).__name__}".encode()
@@ -123,7 +123,7 @@ def _canonical(value: object) -> Iterator[bytes]:
         yield b">"
     elif isinstance(value, np.ndarray):
         yield f"[{value.dtype.str}{value.shape}".encode()
-        yield np.ascontiguousarray(value).tobytes()
+        yield np.ascontiguousarray(value).data
         yield b"]"
     elif isinstance(value, dict):
         yield from _canonical(tuple(sorted(value.items())))

@@ -21,18 +21,24 @@ RED = (232, 84, 84)
 LARGE, MIDDLE, SMALL = 38, 28, 23
 THUMBNAIL, LARGE_THUMBNAIL = 292, 390
 MARGIN = 0.04
+LOWEST_ORGAN, LOWEST_WARNING = 850, 890
 MOST_ROWS = 5
-COLUMNS = (("Finding", 0), ("Side", 206), ("Image", 300), ("Long x short mm", 390), ("ml", 600), ("Mean", 690), ("Prob.", 800))
+COLUMN_PLACES = (0, 206, 300, 390, 600, 690, 810)
 
 
 @dataclass(frozen=True, slots=True)
 class PageText:
-    """What a page says that the findings do not hold. `image_numbers`: what a viewer calls each slice, by slice index."""
+    """What a page says that the findings do not hold.
+
+    image_numbers: the number of each slice, by slice index; `called` says what kind of number that is ("image" for the
+    Instance Number that viewers show, "slice" for the place in the volume).
+    """
 
     title: str
     notice: str
     image_numbers: Sequence[int]
     overlays: str = ""
+    called: str = "image"
 
 
 class Page:
@@ -80,9 +86,9 @@ def summary_page(image: Volume | Image2D, findings: Findings, text: PageText) ->
     page.y = max(page.y + 4, 290)
     _key_pictures(page, image, findings, text)
     if findings.lesions:
-        _table(page, findings.lesions, findings, text)
+        _table(page, image, findings, text)
     _organs(page, findings)
-    for warning in findings.warnings[:2]:
+    for warning in findings.warnings[: 2 if page.y < LOWEST_WARNING else 1]:
         page.line(f"Note: {warning}", SMALL, AMBER, gap=6)
     _footer(page, findings, text)
     return page.picture
@@ -95,12 +101,12 @@ def _key_pictures(page: Page, image: Volume | Image2D, findings: Findings, text:
     shown: list[tuple[Image.Image, str]] = []
     for lesion in lesions:
         index = key_slice(findings, lesion)
-        shown.append((_thumbnail(image, findings, index, side), f"image {text.image_numbers[index]}: {lesion.label}"))
+        shown.append((_thumbnail(image, findings, index, side), f"{text.called} {text.image_numbers[index]}: {lesion.label}"))
     if len(lesions) == 1:
         shown.append((_enlarged(image, findings, lesions[0], side), f"{lesions[0].label}, enlarged"))
     if not lesions:
         index = len(stack_of(image)) // 2
-        shown.append((_thumbnail(image, findings, index, side), f"image {text.image_numbers[index]}"))
+        shown.append((_thumbnail(image, findings, index, side), f"{text.called} {text.image_numbers[index]}"))
     left = LEFT
     for picture, caption in shown:
         page.picture.paste(picture, (left, page.y))
@@ -154,8 +160,11 @@ def _enlarged(image: Volume | Image2D, findings: Findings, lesion: Lesion, side:
     return cut.resize((side, side), Image.Resampling.LANCZOS)
 
 
-def _table(page: Page, lesions: Sequence[Lesion], findings: Findings, text: PageText) -> None:
-    for name, offset in COLUMNS:
+def _table(page: Page, image: Volume | Image2D, findings: Findings, text: PageText) -> None:
+    lesions = findings.lesions
+    mean = "Mean HU" if isinstance(image, Volume) and image.unit == "[hnsf'U]" else "Mean"
+    names = ("Finding", "Side", text.called.capitalize(), "Long x short mm", "ml", mean, "Prob.")
+    for name, offset in zip(names, COLUMN_PLACES, strict=True):
         drawing.draw_text(page.picture, (LEFT + offset, page.y), name, SMALL, GREY)
     page.y += SMALL + 10
     page.rule()
@@ -170,7 +179,7 @@ def _table(page: Page, lesions: Sequence[Lesion], findings: Findings, text: Page
             f"{lesion.mean:.0f}",
             f"{lesion.probability:.0%}",
         )
-        for (_, offset), cell in zip(COLUMNS, cells, strict=True):
+        for offset, cell in zip(COLUMN_PLACES, cells, strict=True):
             drawing.draw_text(page.picture, (LEFT + offset, page.y), cell, SMALL)
         page.y += SMALL + 8
     if len(lesions) > MOST_ROWS:
@@ -179,21 +188,27 @@ def _table(page: Page, lesions: Sequence[Lesion], findings: Findings, text: Page
 
 
 def _organs(page: Page, findings: Findings) -> None:
-    """Volumes of the other segments, each beside the colour of its contour."""
+    """Volumes of the other segments, each beside the colour of its contour, as many as the page holds."""
     lesions = {lesion.segment for lesion in findings.lesions}
+    organs = [
+        segment
+        for one in findings.label_maps
+        for segment in one.segments
+        if (one.name, segment.number) not in lesions and segment.voxels
+    ]
     left = float(LEFT)
-    for one in findings.label_maps:
-        for segment in one.segments:
-            if (one.name, segment.number) in lesions or not segment.voxels:
-                continue
-            name = f"{segment.label} {segment.volume_ml:.0f} ml"
-            width = 22 + drawing.text_size(name, SMALL)[0] + 30
-            if left > LEFT and left + width > RIGHT:
-                left = float(LEFT)
-                page.y += SMALL + 8
-            ImageDraw.Draw(page.picture).rectangle((left, page.y + 6, left + 14, page.y + 20), fill=segment.color_rgb)
-            drawing.draw_text(page.picture, (left + 22, page.y), name, SMALL)
-            left += width
+    for shown, segment in enumerate(organs):
+        name = f"{segment.label} {segment.volume_ml:.0f} ml"
+        width = 22 + drawing.text_size(name, SMALL)[0] + 30
+        if left > LEFT and left + width > RIGHT:
+            left = float(LEFT)
+            page.y += SMALL + 8
+        if page.y > LOWEST_ORGAN:
+            page.line(f"{shown} of {len(organs)} segments shown; all are in the segmentation.", SMALL, AMBER, gap=6)
+            return
+        ImageDraw.Draw(page.picture).rectangle((left, page.y + 6, left + 14, page.y + 20), fill=segment.color_rgb)
+        drawing.draw_text(page.picture, (left + 22, page.y), name, SMALL)
+        left += width
     if left > LEFT:
         page.y += SMALL + 8
 

@@ -70,6 +70,7 @@ def save_pictures(volume: Volume | Image2D, findings: Findings, folder: Path) ->
         title=f"AI result: {model.name} {model.version}",
         notice=notice_for(model.demonstration),
         image_numbers=range(1, slices + 1),
+        called="slice",
     )
     paths = [folder / "summary.png"]
     summary_page(volume, findings, text).save(paths[0])

@@ -181,3 +181,19 @@ def test_a_request_for_some_kinds_gets_these_kinds(case: Case, tmp_path: Path) -
     assert {one.kind for one in made.objects} == {ResultKind.SC}
     assert request_for(case.paths).kinds == tuple(ResultKind)
     assert pydicom.dcmread(made.objects[0].path).SOPInstanceUID != case.of_kind(ResultKind.SC)[0].SOPInstanceUID
+
+
+def test_a_page_that_is_full_says_so_and_keeps_its_footer(case: Case) -> None:
+    from dicomnode.results.pages import PageText, summary_page
+
+    lungs = case.findings.label_maps[0]
+    organs = tuple(replace(lungs.segments[0], label=f"A rather long organ's name {number}") for number in range(120))
+    full = replace(
+        case.findings,
+        label_maps=(replace(lungs, segments=organs), case.findings.label_maps[1]),
+        lesions=case.findings.lesions * 4,
+        classifications=case.findings.classifications * 2,
+        warnings=("a note", "another note", "a third note"),
+    )
+    page = np.asarray(summary_page(case.volume, full, PageText("title", "notice", range(1, 13), "Overlays: 20 of 31 slices.")))
+    assert (page[-8:] == page[0, 0]).all()
