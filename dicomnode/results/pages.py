@@ -21,7 +21,7 @@ RED = (232, 84, 84)
 LARGE, MIDDLE, SMALL = 38, 28, 23
 THUMBNAIL, LARGE_THUMBNAIL = 292, 390
 MARGIN = 0.04
-LOWEST_ORGAN, LOWEST_WARNING = 850, 890
+LOWEST_ORGAN, LOWEST_WARNING = 880, 890
 MOST_ROWS = 5
 COLUMN_PLACES = (0, 206, 300, 390, 600, 690, 810)
 
@@ -217,9 +217,9 @@ def _footer(page: Page, findings: Findings, text: PageText) -> None:
     page.y = max(page.y, 930)
     model = findings.model
     maker = f", {model.manufacturer}" if model.manufacturer else ""
-    page.line(
-        f"Model {model.name} {model.version}, weights {model.digest[:12]}{maker}. {text.overlays}".strip(), 20, GREY, gap=6
-    )
+    if text.overlays:
+        page.line(text.overlays, 20, GREY, gap=6)
+    page.line(f"Model {model.name} {model.version}, weights {model.digest[:12]}{maker}", 20, GREY, gap=6)
 
 
 def not_run_page(title: str, reason: str, remedy: str, notice: str) -> Image.Image:
