@@ -1,5 +1,7 @@
 """Lays a written segmentation over the source's grid again (PS3.3 C.8.20)."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
@@ -54,16 +56,18 @@ def _expected(findings: Findings) -> list[type_expected]:
     ]
 
 
-def _masks(dataset: Dataset) -> list[NDArray[np.bool_]]:
+def _masks(dataset: Dataset) -> Iterator[NDArray[np.bool_]]:
     """Frames of a BINARY object (y, x); bits follow one another without padding (PS3.5 8.1.1, D.2)."""
     rows, columns, frames = int(dataset.Rows), int(dataset.Columns), int(dataset.NumberOfFrames)
     packed = np.frombuffer(dataset.PixelData, np.uint8)
-    if (rows * columns) % 8 == 0:
-        size = rows * columns // 8
-        parts = (packed[number * size : (number + 1) * size] for number in range(frames))
-        return [np.unpackbits(part, bitorder="little").reshape(rows, columns).view(bool) for part in parts]
-    bits = np.unpackbits(packed, count=rows * columns * frames, bitorder="little")
-    return list(bits.reshape(frames, rows, columns).view(bool))
+    size, rest = divmod(rows * columns, 8)
+    if rest:
+        bits = np.unpackbits(packed, count=rows * columns * frames, bitorder="little")
+        yield from bits.reshape(frames, rows, columns).view(bool)
+        return
+    for number in range(frames):
+        part = packed[number * size : (number + 1) * size]
+        yield np.unpackbits(part, bitorder="little").reshape(rows, columns).view(bool)
 
 
 def _group(dataset: Dataset, frame: Dataset, keyword: str) -> Dataset:
