@@ -65,7 +65,6 @@ class ServedAssociation(Association):  # type: ignore[misc]
         self.set_socket(self.bounded_socket)
         self.dul.daemon = True  # a thread that waits for a peer must not keep the process
         self.dul._run_loop_delay = 0  # noqa: SLF001 - BoundedSocket.ready waits instead
-        self._connection = connection
         self._at_end = at_end
 
     def run_reactor(self) -> None:
@@ -74,7 +73,7 @@ class ServedAssociation(Association):  # type: ignore[misc]
             super().run_reactor()
         finally:
             self.dul.kill_dul()
-            self._connection.close()
+            self.bounded_socket.close_gently()
             self._at_end(self)
 
     def _serve_request(self, msg: Any, context_id: int) -> None:

@@ -19,8 +19,8 @@ _LINGER_S = 1.0
 _LONGEST_COMMAND = 1 << 16
 
 
-class PduTooLong(OSError):
-    """A PDU header announces more than we read; pynetdicom ends the association on any OSError."""
+class PduTooLong(ValueError):
+    """A PDU header announces more than we read. pynetdicom's loop answers an exception that is no OSError with A-ABORT."""
 
 
 class BoundedSocket(AssociationSocket):  # type: ignore[misc]
@@ -61,6 +61,10 @@ class BoundedSocket(AssociationSocket):  # type: ignore[misc]
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         self.last_heard = time.monotonic()
         return received
+
+    def close_gently(self) -> None:
+        """Close, if that has not happened yet."""
+        self._shutdown_socket()
 
     def _shutdown_socket(self) -> None:
         """Close so that the peer still reads our last PDU: closing over unread input would send a reset in its place."""

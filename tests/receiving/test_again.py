@@ -92,9 +92,7 @@ def test_other_private_elements_or_another_uncompressed_syntax_are_a_duplicate_k
         ({"SeriesInstanceUID": "1.2.3.4"}, "geometry"),
     ],
 )
-def test_other_content_is_kept_aside_by_what_differs(
-    reception: Reception, change: dict[str, object], kind: str
-) -> None:
+def test_other_content_is_kept_aside_by_what_differs(reception: Reception, change: dict[str, object], kind: str) -> None:
     image = ct()
     other = changed(image, **change)
     assert send(reception, image, other) == [0, 0]

@@ -64,9 +64,7 @@ def test_every_transfer_syntax_is_kept_byte_for_byte(test_data: Path, reception:
 @pytest.mark.parametrize(
     ("option", "syntax"), [("-xi", IMPLICIT), ("-xe", EXPLICIT), ("-xb", BIG_ENDIAN), ("-xd", "1.2.840.10008.1.2.1.99")]
 )
-def test_storescu_chooses_the_transfer_syntax(
-    test_data: Path, reception: Reception, option: str, syntax: str
-) -> None:
+def test_storescu_chooses_the_transfer_syntax(test_data: Path, reception: Reception, option: str, syntax: str) -> None:
     path = test_data / "syntaxes" / "1.2.1_mr_small.dcm"
     original = dcmread(path)
     result = storescu(reception.port, path, extra=[option])

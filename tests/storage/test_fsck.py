@@ -1,0 +1,94 @@
+"""Files and rows are compared while the node runs."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dicomnode.storage import FileMeta, FsckReport, KnownFile, Store, StoredBytes, fsck
+
+HEAD = FileMeta("1.2", "1.2.3", "1.2.840.10008.1.2.1", "2.25.1", "TEST").encoded()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    one = Store(tmp_path / "data", reserve_bytes=0)
+    one.prepare()
+    return one
+
+
+def settled(store: Store, data: bytes = b"data") -> StoredBytes:
+    stored = store.write_instance(HEAD, (data,), "1.1", "1.2", "1.3")
+    assert stored.in_flight is not None
+    stored.in_flight.end()
+    return stored
+
+
+def known(stored: StoredBytes) -> KnownFile:
+    return KnownFile(stored.path, stored.size_bytes, stored.sha256)
+
+
+def test_all_is_well(store: Store) -> None:
+    rows = [known(settled(store)) for _ in range(3)]
+    report = fsck(store, rows, verify_digests=True)
+    assert report == FsckReport()
+    assert report.ok
+    assert report.looked_at == 3
+
+
+def test_orphans_missing_and_corrupt_files_are_named(store: Store) -> None:
+    orphan, gone, cut, changed = (settled(store, b"data%d" % number) for number in range(4))
+    store.absolute(gone.path).unlink()
+    store.absolute(cut.path).write_bytes(b"short")
+    whole = store.absolute(changed.path).read_bytes()
+    store.absolute(changed.path).write_bytes(whole[:-1] + b"!")
+    rows = [known(one) for one in (gone, cut, changed)]
+    report = fsck(store, rows, verify_digests=True)
+    assert report.orphans == (orphan.path,)
+    assert report.missing == (gone.path,)
+    assert report.corrupt == (cut.path, changed.path)
+    assert not report.ok
+    assert fsck(store, rows, verify_digests=False).corrupt == (cut.path,)
+
+
+def test_a_stray_file_is_an_orphan(store: Store) -> None:
+    stray = store.root / "instances" / "ab" / "stray.dcm"
+    stray.parent.mkdir()
+    stray.write_bytes(b"who put this here?")
+    assert fsck(store, [], verify_digests=False).orphans == (Path("instances/ab/stray.dcm"),)
+
+
+def test_results_in_the_spool_are_verified_as_whole_files(store: Store) -> None:
+    import hashlib
+
+    path = store.spool_dir("J1") / "seg.dcm"
+    path.write_bytes(b"whole file")
+    row = KnownFile(store.relative(path), 10, hashlib.sha256(b"whole file").hexdigest())
+    assert fsck(store, [row], verify_digests=True).ok
+    path.write_bytes(b"other file")
+    assert fsck(store, [row], verify_digests=True).corrupt == (row.path,)
+
+
+def test_what_is_in_flight_is_no_orphan_until_its_writer_is_gone(store: Store) -> None:
+    """Another process may run fsck between a file's rename and its row's commit."""
+    stored = store.write_instance(HEAD, (b"data",), "1.1", "1.2", "1.3")
+    assert fsck(store, [], verify_digests=False).ok
+    path = stored.path
+    del stored
+    assert fsck(store, [], verify_digests=False).orphans == (path,)
+
+
+def test_a_row_committed_after_the_listing_counts(store: Store) -> None:
+    stored = settled(store)
+
+    def rows_read_later() -> Iterator[KnownFile]:
+        late = settled(store, b"came while fsck ran")
+        yield known(stored)
+        yield known(late)
+
+    assert fsck(store, rows_read_later(), verify_digests=True).ok
+
+
+def test_half_received_files_are_no_orphans(store: Store) -> None:
+    (store.root / "incoming" / "half.dcm").write_bytes(b"half")
+    assert fsck(store, [], verify_digests=False).ok
