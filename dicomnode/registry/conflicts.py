@@ -84,6 +84,11 @@ def record(session: Session, received: Received, kind: str, now: datetime) -> No
     ).one_or_none()
     if row is None:
         raise UsageError("nothing is stored under the UID of this conflict", "store the instance instead")
+    met_before = select(Conflict.id).where(
+        Conflict.sop_instance_uid == received.sop_instance_uid, Conflict.sha256 == received.sha256
+    )
+    if session.scalar(met_before.limit(1)) is not None:
+        return  # a sender that sends it again says nothing new; what an operator decided stands
     conflict = ConflictKind(kind)
     _keep_conflict(session, row.study_id, row.id, received, conflict, path=received.path.as_posix())
     if conflict in STUDY_CONFLICTS:

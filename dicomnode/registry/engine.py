@@ -31,7 +31,9 @@ class Database:
         try:
             self.url = make_url(url)
             self.is_sqlite = self.url.get_backend_name() == "sqlite"
-            self._engine = _sqlite_engine(url) if self.is_sqlite else create_engine(url, pool_pre_ping=True)
+            self._engine = (
+                _sqlite_engine(url) if self.is_sqlite else create_engine(url, pool_pre_ping=True, hide_parameters=True)
+            )
         except (ArgumentError, NoSuchModuleError, ImportError) as error:
             raise SettingsError(
                 f"database.url cannot be used ({type(error).__name__})",
@@ -89,6 +91,7 @@ class Database:
 def _sqlite_engine(url: str) -> Engine:
     engine = create_engine(
         url,
+        hide_parameters=True,  # they hold patient data, and SQLAlchemy's messages would carry them into logs
         connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
         pool_size=16,
         max_overflow=48,
@@ -116,14 +119,11 @@ def _pragma(connection: Connection, text: str) -> None:
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """The driver's errors as ours, without the statement's parameters: those hold patient data."""
+    """What the driver says of a database that is full, locked or away, as our errors."""
     try:
         yield
     except (OperationalError, InterfaceError) as error:
         raise _translated(error) from None
-    except DBAPIError as error:
-        error.hide_parameters = True
-        raise
 
 
 def _translated(error: DBAPIError) -> DicomNodeError:

@@ -14,7 +14,7 @@ from dicomnode.registry.engine import insert_if_absent
 from dicomnode.registry.queue import supersede_jobs_of_series
 from dicomnode.registry.records import InstanceKeys, KnownInstance
 from dicomnode.registry.tables import Association, Conflict, Instance, Mark, Result, Series, Study
-from dicomnode.registry.text import header_text, whole_number
+from dicomnode.registry.text import clean, header_text, whole_number
 from dicomnode.registry.transitions import SERIES, began, change
 
 _CLEAN_STOP = "clean_stop"
@@ -137,8 +137,8 @@ def _series_id(session: Session, study_id: int, received: Received, *, ours: boo
         modality=header_text(received.attributes, "Modality"),
         sop_class_uid=received.sop_class_uid,
         attributes=dict(received.attributes),
-        calling_ae=received.calling_ae,
-        called_ae=received.called_ae,
+        calling_ae=clean(received.calling_ae),
+        called_ae=clean(received.called_ae),
         address=received.address,
         state=state.value,
         ours=ours,
@@ -186,7 +186,7 @@ def _note_arrival(session: Session, study_id: int, series_id: int, received: Rec
 
 def association_opened(session: Session, calling: str, called: str, address: str, now: datetime) -> str:
     """Note an association; returns its key."""
-    row = Association(calling_ae=calling, called_ae=called, address=address, opened_at=now)
+    row = Association(calling_ae=clean(calling), called_ae=clean(called), address=address, opened_at=now)
     session.add(row)
     session.flush()
     return f"A{row.id}"

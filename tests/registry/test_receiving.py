@@ -85,7 +85,8 @@ def test_other_pixels_under_a_known_uid_hold_the_series_until_an_operator_decide
     assert Path("quarantine/1") in {path for path, _, _ in registry.known_files()}
     assert registry.retry("E1") == ["E1"]
     assert registry.retry("E1") == []
-    assert registry.claim_job("w", 60) is not None
+    registry.record_conflict(replace(received("1.2.3.1.1", content="other"), path=Path("quarantine/1")), "pixels")
+    assert registry.claim_job("w", 60) is not None  # the same again says nothing new
     assert [row.event for row in registry.audit("E1")] == ["created", "held", "completed", "released"]
 
 

@@ -123,7 +123,7 @@ def test_a_fence_that_does_not_hold_changes_nothing(database: Database) -> None:
 def test_the_database_itself_refuses_a_state_that_does_not_exist(database: Database, kind: Kind) -> None:
     with pytest.raises(IntegrityError, match="CHECK constraint failed") as caught:
         row_in_state(database, kind, "lost")
-    assert "1." not in str(caught.value.params or "")
+    assert "parameters hidden" in str(caught.value)
 
 
 def test_nobody_else_writes_a_state() -> None:
