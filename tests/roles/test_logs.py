@@ -3,10 +3,8 @@
 import io
 import json
 import logging
-import sys
 import threading
 import warnings
-from collections.abc import Iterator
 
 import pytest
 import structlog
@@ -18,17 +16,10 @@ UID = "1.2.840.99999.4711.1"
 
 
 @pytest.fixture
-def stream() -> Iterator[io.StringIO]:
-    hooks = sys.excepthook, sys.unraisablehook, threading.excepthook, warnings.showwarning
-    root = logging.getLogger()
-    kept = root.handlers[:], root.level
+def stream() -> io.StringIO:
     written = io.StringIO()
     logs.configure("work", form="json", stream=written)
-    yield written
-    sys.excepthook, sys.unraisablehook, threading.excepthook, warnings.showwarning = hooks
-    root.handlers[:] = kept[0]
-    root.setLevel(kept[1])
-    structlog.reset_defaults()
+    return written
 
 
 def lines(stream: io.StringIO) -> list[dict[str, object]]:
