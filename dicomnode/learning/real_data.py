@@ -56,7 +56,7 @@ def load_instances(files: list[Path]) -> Volume | Refusal:
         raise ValueError(f"{files[0].parent} holds {len(found)} series, one was expected")
     loaded = imaging.load(found[0])
     if not isinstance(loaded, Volume | Refusal):
-        raise ValueError(f"{files[0].parent} is no volume")  # noqa: TRY004 - the data's fault, not the caller's
+        raise ValueError(f"{files[0].parent} is no volume")
     return loaded
 
 
@@ -70,8 +70,10 @@ def _files(folder: Path, acquisition: int | None) -> list[Path]:
 def training_scan(real_data: Path, series: RealSeries) -> RealScan:
     """The series as a training scan. Raises ValueError with the node's own words where it is refused or not axial."""
     volume = load_volume(real_data, series)
-    if isinstance(volume, Refusal):
-        raise ValueError(f"{series.folder}: {volume.message}")
+    if isinstance(volume, Refusal):  # the data's fault, not the caller's type
+        raise ValueError(  # noqa: TRY004
+            f"{series.folder}: {volume.message}"
+        )
     directions = volume.affine[:3, :3]
     expected = np.fliplr(np.eye(3)) * np.array(volume.spacing_mm)
     if not np.allclose(directions, expected, atol=1e-3):

@@ -1,5 +1,6 @@
 """The training of a bundle, start to end: cases, a base on phantoms alone, then fine-tuning with the real scans mixed in.
 
+The first stage learns with the statistics of each batch; then those of many batches are measured and stay (`precision`).
 The bundle's own `configs/train.json` says network, loss, optimizer, schedule and numbers of steps; MONAI's bundle parser and
 ignite's trainer run it. The base saw no real voxel, so a fine-tuning without one scan gives a model that never saw that scan:
 that is how the figures on real data are honest.
@@ -10,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from dicomnode.learning.cache import list_cases, save_case
 from dicomnode.learning.cases import phantom_case
+from dicomnode.learning.precision import measure_statistics
 from dicomnode.learning.real import planted_case, prepare
 from dicomnode.learning.real_data import available, training_scan
 from dicomnode.learning.reporting import Progress, silent
@@ -36,9 +39,10 @@ class Plan:
 
     phantoms: int = 220
     variants: int = 10  # of each real scan, each with other planted nodules
-    base_epochs: int = 32
-    fine_epochs: int = 30
-    fold_epochs: int = 12
+    first_epochs: int = 24  # phantoms, batch statistics live
+    base_epochs: int = 12  # phantoms, statistics frozen from here on
+    fine_epochs: int = 32  # phantoms and real scans
+    fold_epochs: int = 12  # the same, without one of the real scans
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +85,9 @@ def train(
     make_phantom_cases(cache / "phantom", plan.phantoms, seed, progress)
     scans = make_real_cases(cache / "real", real_data, plan.variants, seed, progress)
     stages = _Stages(bundle_dir, cache, seed, progress)
-    base = out_dir / "base.safetensors"
-    loss = stages.fit(base, plan.base_epochs, real=False)
+    first, base = out_dir / "first.safetensors", out_dir / "base.safetensors"
+    stages.fit(first, plan.first_epochs, real=False, frozen=False)
+    loss = stages.fit(base, plan.base_epochs, real=False, start=first, measure=True)
     final, folds = base, {}
     if scans:
         final = out_dir / "final.safetensors"
@@ -107,13 +112,14 @@ def plan_for(minutes: float | None) -> Plan:
     full = Plan()
     if minutes is None:
         return full
-    steps = 50 * (full.base_epochs + full.fine_epochs)
+    steps = 50 * (full.first_epochs + full.base_epochs + full.fine_epochs)
     whole = (steps * _SECONDS_PER_STEP + full.phantoms * _SECONDS_PER_CASE) / 60
     share = min(1.0, minutes / whole)
     return replace(
         full,
         phantoms=max(4, round(full.phantoms * share)),
         variants=max(1, round(full.variants * share)),
+        first_epochs=max(1, round(full.first_epochs * share)),
         base_epochs=max(1, round(full.base_epochs * share)),
         fine_epochs=max(1, round(full.fine_epochs * share)),
         fold_epochs=max(1, round(full.fold_epochs * share)),
@@ -155,18 +161,33 @@ class _Stages:
     seed: int
     progress: Progress
 
-    def fit(self, weights: Path, epochs: int, *, real: bool, start: Path | None = None, held_out: Sequence[str] = ()) -> float:
+    def fit(
+        self,
+        weights: Path,
+        epochs: int,
+        *,
+        real: bool,
+        start: Path | None = None,
+        held_out: Sequence[str] = (),
+        frozen: bool = True,
+        measure: bool = False,
+    ) -> float:
         """Run configs/train.json once; gives the mean loss of the last epoch."""
-        changes: dict[str, Any] = {
-            "cache_dir": str(self.cache),
-            "epochs": epochs,
-            "seed": self.seed,
-            "held_out": list(held_out),
-        }
+        changes: dict[str, Any] = {"cache_dir": str(self.cache), "epochs": epochs, "seed": self.seed}
+        changes |= {"held_out": list(held_out), "frozen_statistics": frozen}
+        if frozen:
+            changes["learning_rate"] = 0.002
         if not real:
             changes["shares"] = [1.0, 0.0]
         what = weights.stem.replace("_", " ")
-        return fit(self.bundle_dir, weights, changes, start=start, progress=lambda share: self.progress(what, share))
+        return fit(
+            self.bundle_dir,
+            weights,
+            changes,
+            start=start,
+            measure_batches=60 if measure else 0,
+            progress=lambda share: self.progress(what, share),
+        )
 
 
 def fit(
@@ -175,11 +196,13 @@ def fit(
     changes: dict[str, Any],
     *,
     start: Path | None = None,
+    measure_batches: int = 0,
     progress: Callable[[float], None] = lambda _share: None,
 ) -> float:
     """Train with `configs/train.json`, its top-level keys overridden by `changes`; write `weights`, give the last epoch's loss.
 
-    start: weights to go on from. Weights are written after each epoch, so that a stopped training leaves something.
+    start: weights to go on from. measure_batches: over how many batches to measure the statistics of batch normalization
+    first. Weights are written after each epoch, so that a stopped training leaves something.
     """
     parser = ConfigParser()
     parser.read_config(bundle_dir / "configs" / "train.json")
@@ -192,6 +215,9 @@ def fit(
     network = parser.get_parsed_content("network")
     if start is not None:
         network.load_state_dict(load_file(start))
+    if measure_batches:
+        loader, device = parser.get_parsed_content("train#dataloader"), parser.get_parsed_content("device")
+        measure_statistics(network, (batch["image"].to(device) for batch in islice(loader, measure_batches)))
     trainer = parser.get_parsed_content("train#trainer")
     losses: list[float] = []
 

@@ -21,10 +21,10 @@ class NoduleShape:
 
 
 def draw_nodule(rng: np.random.Generator, center_mm: tuple[float, float, float], largest_mm: float = 35.0) -> NoduleSpec:
-    """A nodule of random size (5 mm up, small ones more often) and kind at a given place."""
+    """A nodule of random size (6 mm up, small ones more often) and kind at a given place."""
     kinds: list[NoduleKind] = ["solid", "spiculated", "part_solid", "ground_glass"]
     kind = kinds[int(rng.choice(4, p=[0.5, 0.22, 0.16, 0.12]))]
-    smallest = 5.0 if kind in ("solid", "spiculated") else 7.0
+    smallest = 6.0 if kind in ("solid", "spiculated") else 8.0
     diameter = smallest * (largest_mm / smallest) ** float(rng.beta(1.0, 1.5))
     hu = rng.uniform(-620, -380) if kind == "ground_glass" else rng.uniform(-20, 110)
     if kind == "solid" and rng.random() < 0.06:
