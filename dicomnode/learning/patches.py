@@ -89,7 +89,7 @@ def _center(rng: np.random.Generator, case: Case, size: NDArray[np.int64]) -> ND
     choice = rng.random()
     if choice < 0.55 and len(case.lesions):
         near = case.lesions[rng.integers(len(case.lesions))] + rng.uniform(-0.35, 0.35, 3) * size
-        return np.clip(np.round(near).astype(int), 0, shape - 1)
+        return np.clip(np.round(near), 0, shape - 1).astype(np.int64)
     point = rng.integers(0, shape)
     for _ in range(40 if choice < 0.9 else 0):
         if case.truth[tuple(point)] == TRUTH_LUNG:

@@ -55,9 +55,9 @@ def load_instances(files: list[Path]) -> Volume | Refusal:
     if len(found) != 1:
         raise ValueError(f"{files[0].parent} holds {len(found)} series, one was expected")
     loaded = imaging.load(found[0])
-    if not isinstance(loaded, Volume | Refusal):
-        raise ValueError(f"{files[0].parent} is no volume")
-    return loaded
+    if isinstance(loaded, Volume | Refusal):
+        return loaded
+    raise ValueError(f"{files[0].parent} is no volume")
 
 
 def _files(folder: Path, acquisition: int | None) -> list[Path]:
