@@ -64,13 +64,13 @@ def _intact(store: Store, known: KnownFile, *, verify_digests: bool) -> bool:
         return False
 
 
-def fsck(store: Store, known: Iterable[KnownFile], *, verify_digests: bool) -> FsckReport:
-    """Compare files and rows, while the node runs.
+def fsck(store: Store, known: Iterable[KnownFile], *, verify_digests: bool, find_orphans: bool = True) -> FsckReport:
+    """Compare files and rows, while the node runs. Without `find_orphans` only the named files are looked at, no folder is read.
 
     `known` is read after the files were listed: a file in the list whose row was committed meanwhile is then known, one whose
     row is not yet committed is locked by its writer.
     """
-    unclaimed = set(_settled_files(store.root))
+    unclaimed = set(_settled_files(store.root)) if find_orphans else set()
     missing, corrupt, count = [], [], 0
     for one in known:
         count += 1

@@ -16,7 +16,7 @@ from tests.receiving.reception import Reception, data_set_of, local_peer
 from tests.receiving.samples import ct, saved
 
 NOT_TAKEN_BY_STORESCP = {f"1.2.840.10008.1.2.4.{process}" for process in (53, 55, 57)}
-IMPLICIT, EXPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
+IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 
 
 def test_c_echo_is_answered(reception: Reception) -> None:
@@ -61,9 +61,7 @@ def test_every_transfer_syntax_is_kept_byte_for_byte(test_data: Path, reception:
     assert len(kept_syntaxes) >= 16, sorted(UID(syntax).name for syntax in kept_syntaxes)
 
 
-@pytest.mark.parametrize(
-    ("option", "syntax"), [("-xi", IMPLICIT), ("-xe", EXPLICIT), ("-xb", BIG_ENDIAN), ("-xd", "1.2.840.10008.1.2.1.99")]
-)
+@pytest.mark.parametrize(("option", "syntax"), [("-xi", IMPLICIT), ("-xe", EXPLICIT), ("-xd", "1.2.840.10008.1.2.1.99")])
 def test_storescu_chooses_the_transfer_syntax(test_data: Path, reception: Reception, option: str, syntax: str) -> None:
     path = test_data / "syntaxes" / "1.2.1_mr_small.dcm"
     original = dcmread(path)

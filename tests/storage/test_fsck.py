@@ -51,6 +51,11 @@ def test_orphans_missing_and_corrupt_files_are_named(store: Store) -> None:
     assert fsck(store, rows, verify_digests=False).corrupt == (cut.path,)
 
 
+def test_only_the_named_files_can_be_looked_at(store: Store) -> None:
+    settled(store)
+    assert fsck(store, [known(settled(store, b"named"))], verify_digests=True, find_orphans=False).ok
+
+
 def test_a_stray_file_is_an_orphan(store: Store) -> None:
     stray = store.root / "instances" / "ab" / "stray.dcm"
     stray.parent.mkdir()
