@@ -1,10 +1,10 @@
 """Rows of what arrives: studies, series, instances, associations, conflicts."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from dicomnode.domain.received import Received
@@ -252,14 +252,3 @@ def last_clean_stop(session: Session) -> datetime | None:
 def mark_clean_stop(session: Session, now: datetime) -> None:
     """The node stops in order."""
     session.merge(Mark(name=_CLEAN_STOP, at=now))
-
-
-def count_instances(session: Session) -> int:
-    """All stored instances."""
-    return session.scalar(select(func.count()).select_from(Instance)) or 0
-
-
-def source_digests(session: Session, series_id: int) -> Mapping[str, str]:
-    """SOP Instance UID → SHA-256 of the series' source instances."""
-    statement = select(Instance.sop_instance_uid, Instance.sha256).where(Instance.series_id == series_id, ~Instance.ours)
-    return {row.sop_instance_uid: row.sha256 for row in session.execute(statement)}
