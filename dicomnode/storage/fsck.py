@@ -65,7 +65,7 @@ def _intact(store: Store, known: KnownFile, *, verify_digests: bool) -> bool:
 
 
 def fsck(store: Store, known: Iterable[KnownFile], *, verify_digests: bool, find_orphans: bool = True) -> FsckReport:
-    """Compare files and rows, while the node runs. Without `find_orphans` only the named files are looked at, no folder is read.
+    """Compare files and rows, while the node runs. Without `find_orphans` only the named files are looked at, no folders.
 
     `known` is read after the files were listed: a file in the list whose row was committed meanwhile is then known, one whose
     row is not yet committed is locked by its writer.
