@@ -19,6 +19,9 @@ from dicomnode.registry.transitions import SERIES, began, change
 
 _CLEAN_STOP = "clean_stop"
 _PAGE = 2000
+_INSERT_INSTANCE = insert(Instance.__table__)  # type: ignore[arg-type]
+# These updates run for each image, and no object in the session shows their columns: nothing to bring up to date.
+_NOTHING_LOADED = {"synchronize_session": False}
 
 
 def find_instance(session: Session, sop_instance_uid: str) -> KnownInstance | None:
@@ -75,21 +78,19 @@ def add_instance(session: Session, received: Received, *, ours: bool, replaces: 
     study_id = _study_id(session, received)
     series_id = _series_id(session, study_id, received, ours=ours)
     association_id = _note_association(session, study_id, received)
-    session.execute(
-        insert(Instance).values(
-            series_id=series_id,
-            association_id=association_id,
-            sop_instance_uid=received.sop_instance_uid,
-            sop_class_uid=received.sop_class_uid,
-            instance_number=whole_number(received.attributes.get("InstanceNumber", "")),
-            number_of_frames=whole_number(received.attributes.get("NumberOfFrames", "")) or 1,
-            image_type=header_text(received.attributes, "ImageType"),
-            attributes=dict(received.attributes),
-            ours=ours,
-            received_at=received.received_at,
-            **_bytes(received),
-        )
-    )
+    values = {
+        "series_id": series_id,
+        "association_id": association_id,
+        "sop_instance_uid": received.sop_instance_uid,
+        "sop_class_uid": received.sop_class_uid,
+        "instance_number": whole_number(received.attributes.get("InstanceNumber", "")),
+        "number_of_frames": max(whole_number(received.attributes.get("NumberOfFrames", "")) or 1, 1),
+        "image_type": header_text(received.attributes, "ImageType"),
+        "attributes": dict(received.attributes),
+        "ours": ours,
+        "received_at": received.received_at,
+    }
+    session.execute(_INSERT_INSTANCE, values | _bytes(received))
     _note_arrival(session, study_id, series_id, received, ours=ours)
     return InstanceKeys(f"S{study_id}", f"E{series_id}", new=True)
 
@@ -159,7 +160,8 @@ def _note_association(session: Session, study_id: int, received: Received) -> in
     session.execute(
         update(Association)
         .where(Association.id == parts[1])
-        .values(instances=Association.instances + 1, last_instance_at=received.received_at, last_study_id=study_id)
+        .values(instances=Association.instances + 1, last_instance_at=received.received_at, last_study_id=study_id),
+        execution_options=_NOTHING_LOADED,
     )
     return parts[1]
 
@@ -170,7 +172,7 @@ def _note_arrival(session: Session, study_id: int, series_id: int, received: Rec
         select(Series.state, Series.ours, Series.generation, Series.last_arrival_at).where(Series.id == series_id)
     ).one()
     values: dict[str, object] = {"instances": Series.instances + 1, "last_arrival_at": max(now, series.last_arrival_at)}
-    session.execute(update(Series).where(Series.id == series_id).values(**values))
+    session.execute(update(Series).where(Series.id == series_id).values(**values), execution_options=_NOTHING_LOADED)
     if ours:
         return
     if series.state == SeriesState.COMPLETE:
