@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from pydicom.misc import is_dicom
+
 from dicomnode import imaging
 from dicomnode.domain.findings import Findings
 from dicomnode.domain.imaging import Image2D, Refusal, SeriesRef, Volume
@@ -40,10 +42,18 @@ def analyse(series: SeriesRef, pipeline: Callable[[], "Pipeline"], *, speed: Lit
 def build_results(
     analysis: Analysis, sources: Sequence[Path], request: ResultRequest, folder: Path
 ) -> tuple[tuple[ResultObject, ...], float]:
-    """The objects in `folder`, checked against their sources, and the seconds that took. Raises ResultCheckFailed."""
+    """The objects in `folder`, checked against their sources, and the seconds that took. Raises ResultCheckFailed.
+
+    A refusal is said with what headers there are: stored files that were lost or damaged may be the very reason for it.
+    Without any of them there is nobody to say it of, and no object.
+    """
     from dicomnode import results
 
     began = time.monotonic()
+    if isinstance(analysis.outcome, Refusal):
+        sources = [path for path in sources if path.is_file() and is_dicom(path)]
+        if not sources:
+            return (), 0.0
     objects = results.build(analysis.outcome, analysis.image, sources, request, folder)
     results.verify(objects, analysis.outcome, analysis.image, sources)
     return objects, time.monotonic() - began
