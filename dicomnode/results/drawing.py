@@ -20,6 +20,19 @@ BLACK: type_rgb = (0, 0, 0)
 SUPERSAMPLING = 3
 
 
+DARKEST = 120  # luminance of the darkest colour that still shows on lung
+
+
+def visible(color: type_rgb) -> type_rgb:
+    """The colour, lightened as far as a thin line on a dark image needs."""
+    red, green, blue = color
+    luminance = 0.299 * red + 0.587 * green + 0.114 * blue
+    if luminance >= DARKEST:
+        return color
+    share = (DARKEST - luminance) / (255 - luminance)
+    return (round(red + share * (255 - red)), round(green + share * (255 - green)), round(blue + share * (255 - blue)))
+
+
 class Rectangle(NamedTuple):
     """Left, top, right, bottom in picture pixels."""
 

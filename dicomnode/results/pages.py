@@ -12,6 +12,7 @@ from dicomnode.results import drawing
 from dicomnode.results.drawing import AMBER, BLACK, GREY, WHITE
 from dicomnode.results.outlines import key_slice
 from dicomnode.results.slices import Look, centre_in_picture, draw_sides, slice_picture, stack_of
+from dicomnode.results.wording import capitalized, percent
 
 SIDE = 1024
 LEFT, RIGHT = 56, SIDE - 56
@@ -79,7 +80,8 @@ def summary_page(image: Volume | Image2D, findings: Findings, text: PageText) ->
     page.banner(text.notice)
     for one in findings.classifications[:2]:
         present = one.probability >= one.threshold
-        statement = f"{one.name}: {one.value}   probability {one.probability:.0%} (threshold {one.threshold:.0%})"
+        certainty = f"probability {percent(one.probability)} (threshold {percent(one.threshold)})"
+        statement = f"{capitalized(one.name)}: {one.value}   {certainty}"
         page.line(statement, MIDDLE, RED if present else WHITE)
     if not findings.lesions:
         page.line("No lesion reported.", MIDDLE)
@@ -89,7 +91,7 @@ def summary_page(image: Volume | Image2D, findings: Findings, text: PageText) ->
         _table(page, image, findings, text)
     _organs(page, findings)
     for warning in findings.warnings[: 2 if page.y < LOWEST_WARNING else 1]:
-        page.line(f"Note: {warning}", SMALL, AMBER, gap=6)
+        page.paragraph(f"Note: {capitalized(warning)}", SMALL, AMBER, most=2 if page.y < LOWEST_WARNING - SMALL else 1)
     _footer(page, findings, text)
     return page.picture
 
@@ -177,7 +179,7 @@ def _table(page: Page, image: Volume | Image2D, findings: Findings, text: PageTe
             f"{lesion.long_axis_mm:.1f} x {lesion.short_axis_mm:.1f}",
             f"{lesion.volume_ml:.2f}",
             f"{lesion.mean:.0f}",
-            f"{lesion.probability:.0%}",
+            percent(lesion.probability),
         )
         for offset, cell in zip(COLUMN_PLACES, cells, strict=True):
             drawing.draw_text(page.picture, (LEFT + offset, page.y), cell, SMALL)
@@ -206,7 +208,9 @@ def _organs(page: Page, findings: Findings) -> None:
         if page.y > LOWEST_ORGAN:
             page.line(f"{shown} of {len(organs)} segments shown; all are in the segmentation.", SMALL, AMBER, gap=6)
             return
-        ImageDraw.Draw(page.picture).rectangle((left, page.y + 6, left + 14, page.y + 20), fill=segment.color_rgb)
+        ImageDraw.Draw(page.picture).rectangle(
+            (left, page.y + 6, left + 14, page.y + 20), fill=drawing.visible(segment.color_rgb)
+        )
         drawing.draw_text(page.picture, (left + 22, page.y), name, SMALL)
         left += width
     if left > LEFT:

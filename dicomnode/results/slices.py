@@ -14,6 +14,7 @@ from dicomnode.domain.imaging import Image2D, Volume
 from dicomnode.results import drawing
 from dicomnode.results.drawing import AMBER, GREY, WHITE, Curve, Rectangle
 from dicomnode.results.outlines import key_slice, lesion_outline, outlines
+from dicomnode.results.wording import percent
 
 SHORTEST_SIDE, LONGEST_SIDE = 512, 2048
 LUNG_WINDOW = (-600.0, 1500.0)  # for a CT that names no window
@@ -117,7 +118,7 @@ def _scales(shape: tuple[int, ...], spacing: tuple[float, float], shortest_side:
 def _organ_curves(findings: Findings, index: int, stretch: NDArray[np.float64], width: float) -> list[Curve]:
     lesions = {lesion.segment for lesion in findings.lesions}
     return [
-        Curve(curve * stretch, segment.color_rgb, width)
+        Curve(curve * stretch, drawing.visible(segment.color_rgb), width)
         for one in findings.label_maps
         for segment in one.segments
         if (one.name, segment.number) not in lesions
@@ -136,14 +137,14 @@ def _lesion_curves(image: Volume | Image2D, findings: Findings, index: int) -> l
             for segment in one.segments:
                 if lesion.segment == (one.name, segment.number):
                     curves = outlines(one.labels[index] == segment.number)
-                    found += [(lesion, segment.color_rgb, curve) for curve in curves]
+                    found += [(lesion, drawing.visible(segment.color_rgb), curve) for curve in curves]
         if lesion.segment is None and isinstance(image, Volume) and key_slice(findings, lesion) == index:
             found.append((lesion, LESION_COLOR, lesion_outline(findings, lesion, image.affine)[1]))
     return found
 
 
 def _name(lesion: Lesion) -> str:
-    return f"{lesion.label}  {lesion.probability:.0%}"
+    return f"{lesion.label}  {percent(lesion.probability)}"
 
 
 def _draw_boxes(
@@ -155,7 +156,7 @@ def _draw_boxes(
             corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom], [left, top]], np.float64) * stretch
             drawing.draw_curves(picture, [Curve(corners, AMBER, LESION_WIDTH * thickness)])
             if names:
-                _draw_names(picture, [(f"{box.label}  {box.probability:.0%}", AMBER, corners)])
+                _draw_names(picture, [(f"{box.label}  {percent(box.probability)}", AMBER, corners)])
 
 
 def _draw_names(picture: Image.Image, named: list[tuple[str, tuple[int, int, int], NDArray[np.float64]]]) -> None:

@@ -22,6 +22,7 @@ from dicomnode.domain.results import ResultKind
 from dicomnode.results.context import Context
 from dicomnode.results.outlines import border, key_slice, lesion_outline, outlines
 from dicomnode.results.seg import dicom_code, segment_numbers
+from dicomnode.results.wording import capitalized, percent
 
 LONG_AXIS = codes.SCT.LongAxis
 SHORT_AXIS = codes.SCT.ShortAxis
@@ -133,10 +134,10 @@ def statement_group(report: Report, one: Classification) -> Any:
 def _statement_text(report: Report, one: Classification) -> str:
     sizes = "".join(f" {segment.label}: {segment.volume_ml:.0f} ml." for _, segment in organs(report.findings))
     warnings = "".join(f" Note: {warning}." for warning in report.findings.warnings)
-    return (
-        f"{report.context.notice}. AI {report.context.model.name} {report.context.model.version}: {one.name}: {one.value}, "
-        f"probability {one.probability:.0%} (threshold {one.threshold:.0%}).{sizes}{warnings}"
-    )
+    model = report.context.model
+    certainty = f"probability {percent(one.probability)} (threshold {percent(one.threshold)})"
+    statement = f"{capitalized(one.name)}: {one.value}, {certainty}"
+    return f"{report.context.notice}. AI {model.name} {model.version}: {statement}.{sizes}{warnings}"
 
 
 def lesion_group(report: Report, lesion: Lesion) -> Any:
@@ -173,7 +174,7 @@ def lesion_text(report: Report, lesion: Lesion) -> str:
     size = f"{lesion.long_axis_mm:.1f} x {lesion.short_axis_mm:.1f} mm"
     return (
         f"{lesion.label}{side}: AI volume {lesion.volume_ml:.2f} ml, "
-        f"{size}, probability {lesion.probability:.0%}. {report.context.notice}."
+        f"{size}, probability {percent(lesion.probability)}. {report.context.notice}."
     )
 
 

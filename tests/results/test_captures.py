@@ -197,3 +197,12 @@ def test_a_page_that_is_full_says_so_and_keeps_its_footer(case: Case) -> None:
     )
     page = np.asarray(summary_page(case.volume, full, PageText("title", "notice", range(1, 13), "Overlays: 20 of 31 slices.")))
     assert (page[-8:] == page[0, 0]).all()
+
+
+def test_a_probability_is_never_rounded_to_certainty_and_a_dark_colour_never_lost_on_lung() -> None:
+    from dicomnode.results.drawing import visible
+    from dicomnode.results.wording import percent
+
+    assert [percent(value) for value in (0.0, 0.0008, 0.08, 0.499, 0.996, 1.0)] == ["0%", "<1%", "8%", "50%", ">99%", "100%"]
+    assert visible((255, 90, 90)) == (255, 90, 90)
+    assert sum(visible((0, 90, 160))) > sum((0, 90, 160))

@@ -57,6 +57,7 @@ def test_the_model_that_refused_is_named_where_the_request_knows_it(tmp_path: Pa
         assert "DEMO" not in dataset.SeriesDescription
 
 
+@pytest.mark.filterwarnings("ignore:The value length")
 @pytest.mark.parametrize("series", ["ct_chest_rider_0109", "pt_sts002_with_rtstruct", "objects/rtplan.dcm", "ct_head_ge_tilt"])
 def test_sources_whose_geometry_was_refused_are_enough(test_data: Path, tmp_path: Path, series: str) -> None:
     source = test_data / series

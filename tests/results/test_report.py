@@ -15,6 +15,8 @@ from dicomnode.results.equipment import device_uid
 from tests.results.cases import small_findings, small_series, volume_of
 from tests.results.conftest import Case, make_case
 
+NO_PICTURES = (ResultKind.SEG, ResultKind.SR)
+
 
 def report(case: Case) -> Dataset:
     return case.of_kind(ResultKind.SR)[0]
@@ -132,7 +134,7 @@ def test_a_negative_result_is_a_statement_with_a_number_never_an_empty_report(ne
 
 
 def test_an_archive_gets_no_outlines_for_viewers(case: Case, tmp_path: Path) -> None:
-    made = make_case(case.paths, case.findings, case.volume, tmp_path, sr_for_viewer=False)
+    made = make_case(case.paths, case.findings, case.volume, tmp_path, sr_for_viewer=False, kinds=NO_PICTURES)
     verify(made.objects, made.findings, made.volume, made.paths)
     assert "SCOORD" not in value_types(report(made))
     assert "SCOORD" in value_types(report(case))
@@ -143,7 +145,7 @@ def test_organs_alone_are_reported_by_their_volumes(tmp_path: Path) -> None:
     paths = small_series(tmp_path / "ct")
     volume = volume_of(paths)
     findings = replace(small_findings(volume, nodules=0), classifications=())
-    made = make_case(paths, findings, volume, tmp_path / "results")
+    made = make_case(paths, findings, volume, tmp_path / "results", kinds=NO_PICTURES)
     verify(made.objects, findings, volume, paths)
     volumes = [
         float(item.MeasuredValueSequence[0].NumericValue)
@@ -158,7 +160,7 @@ def test_findings_without_anything_become_a_text(tmp_path: Path) -> None:
     paths = small_series(tmp_path / "ct")
     volume = volume_of(paths)
     nothing = replace(small_findings(volume, nodules=0), classifications=(), label_maps=(), warnings=("lungs not found",))
-    made = make_case(paths, nothing, volume, tmp_path / "results")
+    made = make_case(paths, nothing, volume, tmp_path / "results", kinds=NO_PICTURES)
     assert not groups(report(made))
     assert any("reported no finding. Note: lungs not found" in text for text in texts(report(made)))
 
@@ -166,7 +168,7 @@ def test_findings_without_anything_become_a_text(tmp_path: Path) -> None:
 def test_a_lesion_without_a_segment_gets_a_planar_group_around_its_centre(case: Case, tmp_path: Path) -> None:
     first = replace(case.findings.lesions[0], segment=None)
     findings = replace(case.findings, label_maps=case.findings.label_maps[:1], lesions=(first,))
-    made = make_case(case.paths, findings, case.volume, tmp_path)
+    made = make_case(case.paths, findings, case.volume, tmp_path, kinds=NO_PICTURES)
     verify(made.objects, findings, case.volume, case.paths)
     document = hd.sr.Comprehensive3DSR.from_dataset(report(made))
     (group,) = document.content.get_planar_roi_measurement_groups()

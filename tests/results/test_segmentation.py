@@ -79,7 +79,7 @@ def test_slices_without_a_segment_have_no_frame_unless_a_destination_needs_them(
         for segment in one.segments
     )
     assert dataset.NumberOfFrames == filled < len(case.paths) * 4
-    kept = make_case(case.paths, case.findings, case.volume, tmp_path, keep_empty_frames=True)
+    kept = make_case(case.paths, case.findings, case.volume, tmp_path, keep_empty_frames=True, kinds=(ResultKind.SEG,))
     assert segmentation(kept).NumberOfFrames == len(case.paths) * 4
     verify(kept.objects, kept.findings, kept.volume, kept.paths)
 
@@ -138,7 +138,7 @@ def test_label_values_need_not_begin_at_one_nor_be_neighbours(tmp_path: Path) ->
 
 def test_a_frame_that_is_no_whole_number_of_bytes_is_packed_without_a_gap(tmp_path: Path) -> None:
     paths = small_series(tmp_path / "ct", rows=47, columns=63)
-    made = make_case(paths, None, volume_of(paths), tmp_path / "results")
+    made = make_case(paths, None, volume_of(paths), tmp_path / "results", kinds=(ResultKind.SEG,))
     verify(made.objects, made.findings, made.volume, paths)
     assert len(points_of(segmentation(made), 3)) == made.findings.label_maps[1].segments[0].voxels
 
@@ -147,7 +147,7 @@ def test_a_single_nodule_of_one_slice_is_joined_to_the_lungs(tmp_path: Path) -> 
     paths = small_series(tmp_path / "ct")
     volume = volume_of(paths)
     findings = small_findings(volume, nodules=1)
-    made = make_case(paths, findings, volume, tmp_path / "results")
+    made = make_case(paths, findings, volume, tmp_path / "results", kinds=(ResultKind.SEG,))
     verify(made.objects, findings, volume, paths)
     dataset = segmentation(made)
     assert [int(one.SegmentNumber) for one in dataset.SegmentSequence] == [1, 2, 3]
@@ -156,7 +156,7 @@ def test_a_single_nodule_of_one_slice_is_joined_to_the_lungs(tmp_path: Path) -> 
 
 def test_sixty_frames_of_reference_in_a_series_become_the_volume_s_own(tmp_path: Path) -> None:
     paths = small_series(tmp_path / "ct", FrameOfReferenceUID=lambda index: f"1.2.276.0.7230010.3.1.5.{index + 1}")
-    made = make_case(paths, None, volume_of(paths), tmp_path / "results")
+    made = make_case(paths, None, volume_of(paths), tmp_path / "results", kinds=(ResultKind.SEG,))
     verify(made.objects, made.findings, made.volume, paths)
     assert segmentation(made).FrameOfReferenceUID == made.volume.frame_of_reference_uid == "1.2.276.0.7230010.3.1.5.1"
 
