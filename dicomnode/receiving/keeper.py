@@ -9,7 +9,7 @@ from dataclasses import replace
 import structlog
 
 from dicomnode.domain.clock import type_clock, utc_now
-from dicomnode.domain.errors import StorageError
+from dicomnode.domain.errors import StaleUpdate, StorageError
 from dicomnode.domain.received import Received
 from dicomnode.domain.statuses import (
     DATA_SET_DOES_NOT_MATCH_SOP_CLASS,
@@ -72,7 +72,6 @@ class InstanceKeeper:
             return self._keep(request, header, pixel_digest, data_set)
 
     def _keep(self, request: StoreRequest, header: Header, pixel_digest: str, data_set: memoryview) -> StoreAnswer:
-        known = self._ledger.instance(header.sop_instance_uid)
         ours = is_ours(header, self._ledger)
         head = FileMeta(
             header.sop_class_uid,
@@ -87,9 +86,13 @@ class InstanceKeeper:
         )
         try:
             received = self._received(request, header, pixel_digest, stored)
-            if known is None:
-                return self._take(received, ours=ours)
-            return self._meet_again(received, known, ours=ours)
+            keys = self._ledger.add_instance(received, ours=ours)
+            if keys.new:
+                _log.debug(
+                    "instance stored", association=received.association_key, study=keys.study_key, series=keys.series_key
+                )
+                return StoreAnswer(SUCCESS, "ours" if ours else "stored")
+            return self._meet_again(received, ours=ours)
         except BaseException:
             # Not acknowledged, so nobody misses it; half kept it would be an orphan.
             with suppress(StorageError):
@@ -118,13 +121,11 @@ class InstanceKeeper:
             received_at=self._clock(),
         )
 
-    def _take(self, received: Received, *, ours: bool) -> StoreAnswer:
-        keys = self._ledger.add_instance(received, ours=ours)
-        _log.debug("instance stored", association=received.association_key, study=keys.study_key, series=keys.series_key)
-        return StoreAnswer(SUCCESS, "ours" if ours else "stored")
-
-    def _meet_again(self, received: Received, known: KnownInstance, *, ours: bool) -> StoreAnswer:
+    def _meet_again(self, received: Received, *, ours: bool) -> StoreAnswer:
         """The UID is known: the same again, our own changed by a PACS, or a contradiction."""
+        known = self._ledger.instance(received.sop_instance_uid)
+        if known is None:
+            raise StaleUpdate("the row of an instance vanished while it came again", "send the instance again")
         if known.sha256 == received.sha256:
             if self._store.verify(known.path, known.size_bytes, known.sha256):
                 self._store.discard(received.path)

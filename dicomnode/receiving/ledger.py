@@ -14,7 +14,7 @@ class InstanceLedger(Protocol):
         ...
 
     def add_instance(self, received: Received, *, ours: bool, replaces: bool = False) -> InstanceKeys:
-        """Keep the row of a durable instance; `replaces`: the bytes stored before were missing or damaged."""
+        """Keep the row of a durable instance. Of a known one (`new` is false) nothing changes, with `replaces` its bytes do."""
         ...
 
     def record_conflict(self, received: Received, kind: str) -> None:

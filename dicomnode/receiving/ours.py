@@ -11,11 +11,13 @@ from dicomnode.receiving.ledger import InstanceLedger
 
 
 def is_ours(header: Header, ledger: InstanceLedger) -> bool:
-    """Whether this software made the instance: by its UID's mark, by the registry, or by our Contributing Equipment."""
-    return (
-        has_mark(header.sop_instance_uid)
-        or ledger.is_our_result(header.sop_instance_uid)
-        or (header.sop_class_uid in DERIVED_SOP_CLASSES and names_our_equipment(header))
+    """Whether this software made the instance: by its UID's mark, by the registry, or by our Contributing Equipment.
+
+    Only classes in which we write results are asked about: no query for each image of a CT.
+    """
+    return has_mark(header.sop_instance_uid) or (
+        header.sop_class_uid in DERIVED_SOP_CLASSES
+        and (ledger.is_our_result(header.sop_instance_uid) or names_our_equipment(header))
     )
 
 

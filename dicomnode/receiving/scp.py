@@ -154,6 +154,7 @@ class StockScp:
         """Admit or reject, before pynetdicom negotiates."""
         association = event.assoc
         session = self._sessions[association]
+        association.bounded_socket.request_is_in()
         try:
             association.acceptor.supported_contexts = self._admit(association, session)
         except _Rejection as rejection:

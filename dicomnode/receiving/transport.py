@@ -1,5 +1,6 @@
 """pynetdicom's socket and message assembly with the bounds that it lacks (known for 3.0.4; a test fails when it changes)."""
 
+import math
 import select
 import socket
 import time
@@ -16,6 +17,7 @@ from dicomnode.receiving.limits import Limits
 _PIECE = 1 << 18
 _POLL_MS = 1
 _LINGER_S = 1.0
+_SLOWEST_BYTES_PER_S = 1000.0
 _LONGEST_COMMAND = 1 << 16
 
 
@@ -28,16 +30,26 @@ class BoundedSocket(AssociationSocket):  # type: ignore[misc]
 
     def __init__(self, association: Association, connection: socket.socket, limits: Limits) -> None:
         super().__init__(association, client_socket=connection)
-        self._max_pdu_bytes = limits.max_pdu_bytes
+        self._limits = limits
         self.last_heard = time.monotonic()
-        connection.settimeout(limits.network_timeout_s)  # a peer that stops inside a PDU must not hold the thread
+        self._be_patient_for(limits.association_deadline_s, slowest_bytes_per_s=math.inf)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def _be_patient_for(self, seconds: float, *, slowest_bytes_per_s: float) -> None:
+        """A peer that stops inside a PDU, or sends it byte by byte, must not hold the thread."""
+        self._patience_s, self._slowest_bytes_per_s = seconds, slowest_bytes_per_s
+        self.socket.settimeout(seconds)
+
+    def request_is_in(self) -> None:
+        """The A-ASSOCIATE-RQ was read: from now on the network timeout counts, and long PDUs get more time."""
+        self._be_patient_for(self._limits.network_timeout_s, slowest_bytes_per_s=_SLOWEST_BYTES_PER_S)
 
     @property
     def ready(self) -> bool:
         """Whether bytes, or the end, can be read. Waits a moment: pynetdicom's loop sleeps otherwise and notices later."""
         connection = self.socket
         if connection is None or not self._is_connected:
+            time.sleep(_POLL_MS / 1000)
             return False
         poll = select.poll()  # select() fails for descriptors above 1,023
         try:
@@ -49,14 +61,17 @@ class BoundedSocket(AssociationSocket):  # type: ignore[misc]
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Exactly `nr_bytes`, or fewer where the connection ended. Raises OSError, PduTooLong before anything is allocated."""
-        if nr_bytes > self._max_pdu_bytes:
+        if nr_bytes > self._limits.max_pdu_bytes:
             raise PduTooLong("a PDU is longer than the node reads")
         connection, received = self.socket, bytearray()
+        until = time.monotonic() + self._patience_s + nr_bytes / self._slowest_bytes_per_s
         while connection is not None and len(received) < nr_bytes:
             piece = connection.recv(min(nr_bytes - len(received), _PIECE))
             if not piece:
                 break
             received += piece
+            if time.monotonic() > until:
+                raise TimeoutError("a PDU came in too slowly")
             # Senders that leave Nagle on wait for our acknowledgement; the option falls back after each use.
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         self.last_heard = time.monotonic()

@@ -82,6 +82,9 @@ def calls_of(trace: Path) -> list[tuple[str, str]]:
 
 def test_success_is_sent_after_bytes_rename_folder_and_row_are_on_disk(tmp_path: Path) -> None:
     """The serial reference order of DESIGN section 5, seen from outside."""
+    attached = subprocess.run([tool("strace", "strace"), "-o", os.devnull, "true"], capture_output=True, check=False)
+    if attached.returncode != 0:
+        pytest.skip("strace may not attach here: the order of system calls was not looked at")
     trace = tmp_path / "trace"
     wanted = "trace=fdatasync,fsync,rename,renameat,renameat2,sendto,sendmsg"
     path = saved(ct(), tmp_path)
@@ -108,22 +111,22 @@ def test_what_was_acknowledged_survives_kill_9_and_nothing_else_is_claimed(tmp_p
     acknowledged: dict[str, bytes] = {}
     sources = tmp_path / "sources"
     sources.mkdir()
-    images = [(image := ct(), saved(image, sources)) for _ in range(60)]
-    for round_number in range(3):
+    images = [(image := ct(), saved(image, sources)) for _ in range(32)]
+    for round_number in range(2):
         with node_process(tmp_path / "node") as (process, port, _):
             senders = [
-                threading.Thread(target=_send_until_cut, args=(port, images[start + round_number * 20 :: 4], acknowledged))
+                threading.Thread(target=_send_until_cut, args=(port, images[start + round_number * 16 :: 4], acknowledged))
                 for start in range(4)
             ]
             for sender in senders:
                 sender.start()
-            enough = 10 * (round_number + 1)
+            enough = 6 * (round_number + 1)
             wait_until(lambda enough=enough: len(acknowledged) >= enough, what="some acknowledgements")
             os.killpg(process.pid, signal.SIGKILL)
             for sender in senders:
                 sender.join()
     with Reception(tmp_path / "node") as reception:
-        assert len(acknowledged) >= 30
+        assert len(acknowledged) >= 12
         for uid, data_set in acknowledged.items():
             assert reception.kept_data_set(uid) == data_set
         assert reception.files("incoming") == []  # half received files were swept at the start

@@ -136,6 +136,24 @@ def test_a_peer_that_stops_inside_a_pdu_is_cut_off(make_reception: Callable[...,
         assert sender.receive()[0] in {0, ABORT}
 
 
+def test_a_long_request_that_stops_or_dribbles_is_cut_off_at_the_deadline(make_reception: Callable[..., Reception]) -> None:
+    reception = make_reception(limits=Limits(association_deadline_s=1.5, max_associations=2))
+    classes = [(f"1.2.3.{number}", (ELE,)) for number in range(128)]
+    request = raw.associate_rq(contexts=[(uid, [ELE] + [f"1.2.3.4.{n}" for n in range(40)]) for uid, _ in classes])
+    assert len(request) > 60_000
+    with RawSender(reception.port) as stopping, RawSender(reception.port) as dribbling:
+        stopping.send(request[:20_000])
+        dribbling.send(request[:20_000])
+        started = time.monotonic()
+        with suppress(ConnectionError):
+            for byte in request[20_000:20_030]:
+                dribbling.send(bytes([byte]))
+                time.sleep(0.1)
+        assert stopping.receive()[0] in {0, ABORT}
+        assert time.monotonic() - started < 8
+    wait_until(lambda: _echo_works(reception), timeout_s=8, what="both places to be free again")
+
+
 def test_an_abort_at_any_place_of_a_message_leaves_nothing_and_the_node_serves_on(reception: Reception) -> None:
     image = ct()
     data = encoded(image)
