@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -114,7 +115,8 @@ class Store:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
             in_flight = InFlight(descriptor)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_SH)
+                with suppress(OSError):  # some network file systems know no locks: then fsck is to wait for quiet times
+                    fcntl.flock(descriptor, fcntl.LOCK_SH)
                 size = write_all(descriptor, (file_head,), lambda _: None)
                 size += write_all(descriptor, chunks, digest.update)
                 os.fdatasync(descriptor)
