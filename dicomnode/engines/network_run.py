@@ -50,6 +50,10 @@ def preprocess(bundle: Bundle, given: NetworkInput, rules: BundleRules, run: Run
             raise ResourceExhausted("memory ran out while preprocessing", "give the worker more memory") from error
         raise PipelineError(f"preprocessing failed: {_first_line(error)}", "check the bundle's preprocessing") from error
     image = item[key]
+    if image.ndim != 4:
+        raise PipelineError(
+            f"preprocessing gives {image.ndim} axes, channel, x, y, z expected", "add EnsureChannelFirstd to the bundle"
+        )
     tensor = image.as_tensor()[None].float()
     return Prepared(tensor, grid_of(tensor.shape[2:], np.asarray(image.affine, dtype=float)))
 
@@ -79,7 +83,7 @@ def _whole(network: torch.nn.Module, tensor: torch.Tensor, divisor: int) -> torc
     sizes = tensor.shape[2:]
     padding = [amount for size in reversed(sizes) for amount in (0, -size % divisor)]
     padded = torch.nn.functional.pad(tensor, padding, value=float(tensor.min()))
-    output = network(padded.contiguous(memory_format=torch.channels_last_3d))
+    output: torch.Tensor = network(padded.contiguous(memory_format=torch.channels_last_3d))
     return output[:, :, : sizes[0], : sizes[1], : sizes[2]]
 
 

@@ -1,19 +1,21 @@
 """Values of one grid on another, by linear interpolation.
 
-Two grids whose axes are parallel (any order, any direction) are interpolated axis by axis, slice by slice: an order of magnitude
-faster than gathering eight neighbours per voxel, with the same values and without a coordinate per voxel. Matrix products do the
-same, but lose all their speed when BLAS threads share the cores with other work. Other grids go through scipy.
+Two grids whose axes are parallel (any order, any direction) are interpolated axis by axis, slice by slice: an order of
+magnitude faster than gathering eight neighbours per voxel, with the same values and without a coordinate per voxel. Matrix
+products do the same, but lose their speed when BLAS threads share the cores with other work. Other grids go through scipy.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations, product
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 _PARALLEL_TOLERANCE = 1e-4  # in voxels of the source per voxel of the target: 0.05 voxel over 512
 _ROUNDING = 1e-6
+Value = TypeVar("Value", bound=np.generic)
 Floats = NDArray[np.float32]
 Box = tuple[slice, slice, slice]
 
@@ -78,15 +80,16 @@ class Grid:
 _DIRECTIONS = {"L": (0, 1), "R": (0, -1), "P": (1, 1), "A": (1, -1), "S": (2, 1), "I": (2, -1)}
 
 
-def canonical(values: NDArray[np.generic], grid: Grid) -> tuple[NDArray[np.generic], Grid]:
+def canonical(values: NDArray[Value], grid: Grid) -> tuple[NDArray[Value], Grid]:
     """The same voxels as a view (…, z, y, x) whose axes run nearest to head, back and the patient's left, and their grid."""
     return oriented(values, grid, ("S", "P", "L"))
 
 
-def oriented(values: NDArray[np.generic], grid: Grid, toward: Sequence[str]) -> tuple[NDArray[np.generic], Grid]:
+def oriented(values: NDArray[Value], grid: Grid, toward: Sequence[str]) -> tuple[NDArray[Value], Grid]:
     """The same voxels as a view whose axes run nearest to the directions `toward` ("L", "R", "A", "P", "S", "I"; one per axis).
 
-    values: (…, z, y, x); only the last three axes, those of `grid`, are turned. Nothing is interpolated; an oblique volume stays oblique. Raises ValueError where `toward` names an axis twice.
+    values: (…, z, y, x); only the last three axes, those of `grid`, are turned. Nothing is interpolated; an oblique
+    volume stays oblique. Raises ValueError where `toward` names an axis twice.
     """
     worlds = [_DIRECTIONS[letter][0] for letter in toward]
     if sorted(worlds) != [0, 1, 2]:
@@ -228,14 +231,14 @@ def linear_on(values: NDArray[np.generic], source: Grid, target: Grid) -> Floats
 
 
 def labels_on(probabilities: NDArray[np.generic], source: Grid, target: Grid) -> NDArray[np.uint8]:
-    """Most probable channel of (channels, z, y, x) on `source`, interpolated before the choice → (z, y, x) uint8 on `target`."""
+    """Most probable channel of (channels, z, y, x) on `source`, chosen after interpolation → (z, y, x) uint8 on `target`."""
     result = np.empty(target.shape, dtype=np.uint8)
     for index, planes in enumerate(slices_on(probabilities, source, target)):
         result[index] = _most_probable(planes)
     return result
 
 
-def nearest_on(labels: NDArray[np.generic], source: Grid, target: Grid) -> NDArray[np.generic]:
+def nearest_on(labels: NDArray[Value], source: Grid, target: Grid) -> NDArray[Value]:
     """`labels` (z, y, x) on `source` at the nearest voxel → the same dtype on `target`. Raises ValueError if not parallel."""
     maps = axis_maps(source, target)
     if maps is None:

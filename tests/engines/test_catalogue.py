@@ -18,7 +18,8 @@ PIPELINES = Path(__file__).parent.parent.parent / "pipelines"
 
 def test_finding_and_checking_load_no_torch() -> None:
     script = (
-        "import sys; from pathlib import Path; from dicomnode.engines import find_pipelines, check_pipeline, load_pipeline, Pipeline;"
+        "import sys; from pathlib import Path;"
+        "from dicomnode.engines import find_pipelines, check_pipeline, load_pipeline, Pipeline;"
         f"found = find_pipelines([Path({str(TINY.parent)!r})]); check_pipeline(found[0].folder);"
         "print(found[0].name, sorted({'torch', 'monai', 'highdicom', 'pynetdicom'} & set(sys.modules)))"
     )

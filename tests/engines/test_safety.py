@@ -24,56 +24,59 @@ def _transforms(config: dict[str, Any]) -> list[Any]:
     return steps
 
 
-ATTACKS: dict[str, Callable[[str], Edit]] = {
-    "a target outside MONAI": lambda path: lambda c: _transforms(c).append({"_target_": "os.system", "command": f"touch {path}"}),
-    "a target that is a function": lambda path: lambda c: _transforms(c).append({"_target_": "monai.transforms.utils.os.system"}),
-    "a target that is a reference": lambda path: lambda c: c.update(x="os.system", network_def={"_target_": "@x"}),
-    "a target that is a mapping": lambda path: lambda c: c.update(
-        network_def={"_target_": {"_target_": "os.system", "command": f"touch {path}"}}
+WITNESS = "code_of_a_bundle_ran"  # a file in the working directory, which the tests put into a temporary folder
+
+ATTACKS: dict[str, Edit] = {
+    "a target outside MONAI": lambda c: _transforms(c).append({"_target_": "os.system", "command": f"touch {WITNESS}"}),
+    "a target that is a function": lambda c: _transforms(c).append({"_target_": "monai.transforms.utils.os.system"}),
+    "a target that is a reference": lambda c: c.update(x="os.system", network_def={"_target_": "@x"}),
+    "a target that is a mapping": lambda c: c.update(
+        network_def={"_target_": {"_target_": "os.system", "command": f"touch {WITNESS}"}}
     ),
-    "a target in a list": lambda path: lambda c: c.update(network_def=[{"_target_": "subprocess.run", "args": ["touch", path]}]),
-    "an import statement": lambda path: lambda c: c["inferer"].update(overlap="$import os"),
-    "an import from": lambda path: lambda c: c["inferer"].update(overlap="$from os import system"),
-    "a call of __import__": lambda path: lambda c: c["inferer"].update(overlap=f"$__import__('os').system('touch {path}')"),
-    "a call through an attribute": lambda path: lambda c: c["inferer"].update(overlap=f"$torch.os.system('touch {path}')"),
-    "a call through numpy": lambda path: lambda c: c["inferer"].update(overlap=f"$np.savetxt('{path}', [1])"),
-    "a method of a reference": lambda path: lambda c: c["inferer"].update(overlap="$@image_key.__class__.__mro__"),
-    "a lambda": lambda path: lambda c: c["inferer"].update(overlap=f"$(lambda: open('{path}', 'w'))()"),
-    "a comprehension": lambda path: lambda c: c["inferer"].update(overlap="$[x for x in (1,)]"),
-    "a walrus": lambda path: lambda c: c["inferer"].update(overlap="$(x := 1)"),
-    "a reference inside a string": lambda path: lambda c: c["inferer"].update(overlap="$'@image_key + evil'"),
-    "an expression in _requires_": lambda path: lambda c: c["inferer"].update(_requires_=f"$open('{path}', 'w')"),
-    "an expression in _disabled_": lambda path: lambda c: c["inferer"].update(_disabled_=f"$open('{path}', 'w')"),
-    "a mode": lambda path: lambda c: c["inferer"].update(_mode_="debug"),
-    "another file": lambda path: lambda c: c["inferer"].update(overlap="%/etc/config.json::overlap"),
-    "a file beside": lambda path: lambda c: c["inferer"].update(overlap="%other.yaml::overlap"),
-    "code behind a reference": lambda path: lambda c: c.update(
-        hidden={"_target_": "os.system", "command": f"touch {path}"}, inferer={"_target_": "SimpleInferer", "_requires_": "@hidden"}
+    "a target in a list": lambda c: c.update(network_def=[{"_target_": "subprocess.run", "args": ["touch", WITNESS]}]),
+    "an import statement": lambda c: c["inferer"].update(overlap="$import os"),
+    "an import from": lambda c: c["inferer"].update(overlap="$from os import system"),
+    "a call of __import__": lambda c: c["inferer"].update(overlap=f"$__import__('os').system('touch {WITNESS}')"),
+    "a call through an attribute": lambda c: c["inferer"].update(overlap=f"$torch.os.system('touch {WITNESS}')"),
+    "a call through numpy": lambda c: c["inferer"].update(overlap=f"$np.savetxt('{WITNESS}', [1])"),
+    "a method of a reference": lambda c: c["inferer"].update(overlap="$@image_key.__class__.__mro__"),
+    "a lambda": lambda c: c["inferer"].update(overlap=f"$(lambda: open('{WITNESS}', 'w'))()"),
+    "a comprehension": lambda c: c["inferer"].update(overlap="$[x for x in (1,)]"),
+    "a walrus": lambda c: c["inferer"].update(overlap="$(x := 1)"),
+    "a reference inside a string": lambda c: c["inferer"].update(overlap="$'@image_key + evil'"),
+    "an expression in _requires_": lambda c: c["inferer"].update(_requires_=f"$open('{WITNESS}', 'w')"),
+    "an expression in _disabled_": lambda c: c["inferer"].update(_disabled_=f"$open('{WITNESS}', 'w')"),
+    "a mode": lambda c: c["inferer"].update(_mode_="debug"),
+    "another file": lambda c: c["inferer"].update(overlap="%/etc/config.json::overlap"),
+    "a file beside": lambda c: c["inferer"].update(overlap="%other.yaml::overlap"),
+    "code behind a reference": lambda c: c.update(
+        hidden={"_target_": "os.system", "command": f"touch {WITNESS}"},
+        inferer={"_target_": "SimpleInferer", "_requires_": "@hidden"},
     ),
-    "code behind a macro": lambda path: lambda c: c.update(
-        hidden={"_target_": "os.system", "command": f"touch {path}"}, inferer="%hidden"
+    "code behind a macro": lambda c: c.update(
+        hidden={"_target_": "os.system", "command": f"touch {WITNESS}"}, inferer="%hidden"
     ),
-    "a free callable": lambda path: lambda c: _transforms(c).append({"_target_": "Lambdad", "keys": "image", "func": "$print"}),
-    "weights from elsewhere": lambda path: lambda c: c.update(network_def={"_target_": "EfficientNetBN", "pretrained": True}),
-    "a class found by name": lambda path: lambda c: _transforms(c).append(
-        {"_target_": "TorchVisiond", "keys": "image", "name": "Resize"}
-    ),
-    "a number that fills memory": lambda path: lambda c: c["inferer"].update(overlap="$[0] * 1000000000000"),
+    "a free callable": lambda c: _transforms(c).append({"_target_": "Lambdad", "keys": "image", "func": "$print"}),
+    "weights from elsewhere": lambda c: c.update(network_def={"_target_": "EfficientNetBN", "pretrained": True}),
+    "a class found by name": lambda c: _transforms(c).append({"_target_": "TorchVisiond", "keys": "image", "name": "Resize"}),
+    "a number that fills memory": lambda c: c["inferer"].update(overlap="$[0] * 1000000000000"),
 }
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_a_bundle_that_is_not_trusted_runs_no_code(name: str, change_config: Change, tmp_path: Path) -> None:
-    witness = tmp_path / "ran"
-    folder = change_config(ATTACKS[name](str(witness)))
+def test_a_bundle_that_is_not_trusted_runs_no_code(
+    name: str, change_config: Change, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = change_config(ATTACKS[name])
     with pytest.raises(PipelineError):
         load_pipeline(folder, device="cpu")
-    assert not witness.exists()
+    assert not Path(WITNESS).exists()
 
 
 @pytest.mark.parametrize("name", [name for name in ATTACKS if name != "a target that is a function"])
-def test_the_check_without_torch_names_the_place(name: str, change_config: Change, tmp_path: Path) -> None:
-    errors = [f for f in check_pipeline(change_config(ATTACKS[name](str(tmp_path / "ran")))) if f.level == "error"]
+def test_the_check_without_torch_names_the_place(name: str, change_config: Change) -> None:
+    errors = [f for f in check_pipeline(change_config(ATTACKS[name])) if f.level == "error"]
     assert errors
     assert all(finding.remedy for finding in errors)
     assert any(re.match(r"(preprocessing|network_def|inferer|hidden)", finding.what) for finding in errors)
@@ -107,7 +110,9 @@ def test_plain_expressions_and_references_are_allowed() -> None:
 
 def test_a_trusted_digest_may_run_its_code_and_any_other_byte_ends_the_trust(change_config: Change, tmp_path: Path) -> None:
     witness = tmp_path / "ran"
-    folder = change_config(lambda c: c["inferer"].update(overlap=f"$[__import__('pathlib').Path('{witness}').touch(), 0.25][1]"))
+    folder = change_config(
+        lambda c: c["inferer"].update(overlap=f"$[__import__('pathlib').Path('{witness}').touch(), 0.25][1]")
+    )
     digest = bundle_digest(folder)
     assert load_pipeline(folder, device="cpu", trusted_digests=frozenset({digest})).identity.digest == digest
     assert witness.exists()

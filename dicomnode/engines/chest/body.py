@@ -39,7 +39,8 @@ def upsampled(mask: NDArray[np.bool_], steps: tuple[int, int, int], shape: tuple
         np.minimum((np.arange(size) + step // 2) // step, coarse - 1)
         for size, step, coarse in zip(shape, steps, mask.shape, strict=True)
     ]
-    return mask[indices[0]][:, indices[1]][:, :, indices[2]]
+    full: NDArray[np.bool_] = mask[indices[0]][:, indices[1]][:, :, indices[2]]
+    return full
 
 
 def _largest_body(
