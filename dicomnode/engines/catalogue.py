@@ -16,7 +16,7 @@ _WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth")
 
 @dataclass(frozen=True, slots=True)
 class PipelineInfo:
-    """One pipeline folder. `digest` is the bundle's SHA-256; `metrics` is what its metadata.json claims under "metrics"."""
+    """One pipeline folder. `digest` is the bundle's SHA-256; `metrics` is "eval_metrics" of its metadata.json."""
 
     name: str
     version: str
@@ -66,7 +66,7 @@ def describe(folder: Path) -> PipelineInfo:
         demonstration=sidecar.demonstration,
         modality=sidecar.input.modality,
         folder=folder,
-        metrics=dict(read_metadata(folder).get("metrics", {})),
+        metrics=dict(read_metadata(folder).get("eval_metrics", {})),
     )
 
 

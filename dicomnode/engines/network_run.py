@@ -32,7 +32,7 @@ class Prepared:
 def preprocess(bundle: Bundle, given: NetworkInput, rules: BundleRules, run: RunRules) -> Prepared:
     """The bundle's own preprocessing of a volume in memory. Raises PipelineError where one of its transforms fails."""
     key = rules.image_key
-    steps = leading_spatial_steps(bundle.preprocessing)
+    steps = leading_spatial_steps(bundle.preprocessing, key)
     try:
         if steps:
             grid = network_grid(bundle.preprocessing[:steps], given.grid)

@@ -20,10 +20,10 @@ _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _ZYX_TO_XYZ = [2, 1, 0, 3]
 
 
-def leading_spatial_steps(transforms: Sequence[Any]) -> int:
-    """How many of the first transforms do no more than put a volume onto another grid, in a way that `network_grid` follows."""
+def leading_spatial_steps(transforms: Sequence[Any], key: str) -> int:
+    """How many of the first transforms only put image `key` onto another grid, in a way that `network_grid` follows."""
     for count, transform in enumerate(transforms):
-        if not _is_followed(transform):
+        if tuple(getattr(transform, "keys", ())) != (key,) or not _is_followed(transform):
             return count
     return len(transforms)
 

@@ -60,7 +60,7 @@ def test_spacing_gives_monais_own_grid_and_values(spacing: dict[str, Any], obliq
         turn[:3, :3] *= np.sign(np.diag(turn[:3, :3]))
     grid = Grid(SHAPE, turn @ GRID.affine)
     steps = [EnsureChannelFirstd(keys="image"), Spacingd(keys="image", mode="bilinear", **spacing)]
-    assert leading_spatial_steps(steps) == 2
+    assert leading_spatial_steps(steps, "image") == 2
     item: Any = {"image": meta_tensor(PIXELS, grid, channel=False)}
     for step in steps:
         item = step(item)
@@ -77,8 +77,11 @@ def test_steps_that_do_more_than_move_to_another_grid_are_left_to_monai() -> Non
         Spacingd(keys="image", pixdim=[2, 2, 2], mode="nearest"),
         EnsureTyped(keys="image"),
     ]
-    assert leading_spatial_steps(steps) == 1
-    assert leading_spatial_steps([EnsureChannelFirstd(keys="image"), ScaleIntensityRanged("image", -1000, 1000, 0, 1)]) == 1
+    assert leading_spatial_steps(steps, "image") == 1
+    assert (
+        leading_spatial_steps([EnsureChannelFirstd(keys="image"), ScaleIntensityRanged("image", -1000, 1000, 0, 1)], "image")
+        == 1
+    )
 
 
 def test_a_crop_keeps_the_grid_of_the_whole() -> None:
