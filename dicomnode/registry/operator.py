@@ -11,7 +11,7 @@ from dicomnode.domain.results import ResultKind
 from dicomnode.domain.states import DeliveryEvent, DeliveryState, ImpossibleTransition, JobEvent, JobState
 from dicomnode.registry import conflicts, keys
 from dicomnode.registry.queries import find_study
-from dicomnode.registry.queue import same_family, supersede
+from dicomnode.registry.queue import generation_of, same_family, supersede
 from dicomnode.registry.tables import Delivery, Job, Result, Series, Study
 from dicomnode.registry.transitions import DELIVERY, JOB, began, change, remarked
 
@@ -38,7 +38,15 @@ def retry(session: Session, key: str, now: datetime) -> list[str]:
 
 
 def _retry_job(session: Session, job: Job, now: datetime) -> list[str]:
-    afresh = {"attempt": 0, "crashes": 0, "starts_forgiven": job.starts, "not_before": now, "held": ""}
+    afresh = {
+        "attempt": 0,
+        "crashes": 0,
+        "starts_forgiven": job.starts,
+        "not_before": now,
+        "held": "",
+        # It runs over what is there now, also over what came while it was cancelled.
+        "series_generation": generation_of(session, job.series_id),
+    }
     if job.state == JobState.QUEUED.value and job.held:
         session.execute(update(Job).where(Job.id == job.id).values(**afresh))
         remarked(session, JOB, job.id, job.state, "released", now=now, reason="operator")
@@ -91,7 +99,7 @@ def _next_version(session: Session, job: Job, now: datetime) -> str:
         session,
         study_id=job.study_id,
         series_id=job.series_id,
-        series_generation=job.series_generation,
+        series_generation=generation_of(session, job.series_id),
         scope_series_id=job.scope_series_id,
         route=job.route,
         pipeline=job.pipeline,

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from dicomnode.domain.errors import StaleUpdate
 from dicomnode.domain.imaging import InstanceRef, Refusal, RefusalCode, SeriesRef
 from dicomnode.domain.results import Predecessor, ResultKind
-from dicomnode.domain.states import DeliveryEvent, DeliveryState, JobEvent, JobState
+from dicomnode.domain.states import DeliveryEvent, DeliveryState, JobEvent, JobState, SeriesState
 from dicomnode.registry.records import MAX_JOB_ATTEMPTS, MAX_JOB_CRASHES, MAX_JOB_STARTS, ClaimedJob
 from dicomnode.registry.tables import Delivery, Instance, Job, Result, Series, Study
 from dicomnode.registry.transitions import DELIVERY, JOB, change, remarked
@@ -33,17 +33,21 @@ def backoff_s(attempt: int) -> float:
 
 
 def claimable(now: datetime) -> list[ColumnElement[bool]]:
-    """Queued, due, and held by nobody. A preset "not run" waits while its study still receives: a better series may come."""
+    """Queued, due, held by nobody, its series complete.
+
+    A preset "not run" waits while its study still receives: a better series may come.
+    """
     # Correlated, so that they look at the few queued jobs' studies, not at ten thousand others.
     held_study = exists().where(Study.id == Job.study_id, Study.held != "")
-    held_series = exists().where(Series.id == Job.series_id, Series.held != "")
+    arriving = Series.state == SeriesState.ARRIVING.value
+    unfit_series = exists().where(Series.id == Job.series_id, or_(Series.held != "", arriving))
     receiving = exists().where(Study.id == Job.study_id, Study.unsettled)
     return [
         Job.state == JobState.QUEUED.value,
         Job.not_before <= now,
         Job.held == "",
         ~held_study,
-        ~held_series,
+        ~unfit_series,
         or_(Job.preset_refusal.is_(None), ~receiving),
     ]
 
@@ -147,6 +151,11 @@ def _predecessor(session: Session, job: Job) -> Predecessor | None:
         .limit(1)
     ).one_or_none()
     return None if row is None else Predecessor(*row)
+
+
+def generation_of(session: Session, series_id: int | None) -> int:
+    """How often the series was reopened by now."""
+    return session.scalar(select(Series.generation).where(Series.id == series_id)) or 0
 
 
 def same_family(job: Job) -> list[ColumnElement[bool]]:
