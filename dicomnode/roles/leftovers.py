@@ -30,5 +30,6 @@ def damaged_since_clean_stop(store: Store, registry: Registry) -> int:
     or somebody else lost them; their senders' copies are taken again, and `dicomnode fsck` names them.
     """
     newer = registry.instances_since(registry.last_clean_stop())
-    report = fsck(store, (KnownFile(one.path, one.size_bytes, one.sha256) for one in newer), verify_digests=True)
+    known = (KnownFile(one.path, one.size_bytes, one.sha256) for one in newer)
+    report = fsck(store, known, verify_digests=True, find_orphans=False)
     return len(report.missing) + len(report.corrupt)

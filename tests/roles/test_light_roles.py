@@ -14,7 +14,7 @@ from tests.peers.dcmtk import dcmsend
 from tests.peers.node import Node, chest_route, destination
 from tests.peers.waiting import wait_until
 
-HEAVY = {"torch", "monai", "highdicom", "ignite"}
+HEAVY = {"torch", "monai", "highdicom", "ignite", "skimage", "sklearn", "scipy"}
 PIPELINES = Path(__file__).parents[1] / "pipelines"
 
 # The role's own entry, and at its end the names of all modules that it ever loaded.
