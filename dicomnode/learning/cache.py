@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dicomnode.learning.cases import Case
 
@@ -27,4 +28,13 @@ def load_case(folder: Path, name: str) -> Case:
     summary = json.loads((folder / f"{name}.json").read_text())
     image = np.load(folder / f"{name}.image.npy", mmap_mode="r")
     truth = np.load(folder / f"{name}.truth.npy", mmap_mode="r")
-    return Case(name, image, truth, np.array(summary["lesions"], np.float32).reshape(-1, 3))
+    lesions, traps = (np.array(summary.get(key, []), np.float32).reshape(-1, 3) for key in ("lesions", "traps"))
+    return Case(name, image, truth, lesions, traps)
+
+
+def add_traps(folder: Path, name: str, traps: NDArray[np.float32]) -> None:
+    """Note places (n, 3; voxels) of a case that look like a lesion and are none."""
+    path = folder / f"{name}.json"
+    summary = json.loads(path.read_text())
+    summary["traps"] = [*summary.get("traps", []), *traps.round(2).tolist()]
+    path.write_text(json.dumps(summary))

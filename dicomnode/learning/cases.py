@@ -4,7 +4,7 @@ A case is an int16 image and a uint8 truth, both (x, y, z) with x to the left, y
 bundle's preprocessing gives them. The image is not yet masked by the body: truth says where the body ends.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -22,12 +22,15 @@ TRUTH_OTHER, TRUTH_LUNG, TRUTH_LESION, TRUTH_OUTSIDE, TRUTH_IGNORE = 0, 1, 2, 3,
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Case:
-    """One training volume. image: int16 HU (x, y, z); truth: uint8 (x, y, z), values TRUTH_*; lesions: (n, 3) voxel centres."""
+    """One training volume. image: int16 HU (x, y, z); truth: uint8 (x, y, z), values TRUTH_*; lesions: (n, 3) voxel centres;
+    traps: (n, 3) voxels that a network took for lesions.
+    """
 
     name: str
     image: NDArray[np.int16]
     truth: NDArray[np.uint8]
     lesions: NDArray[np.float32]
+    traps: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 3), np.float32))
 
 
 def varied_spec(seed: int, region: Literal["chest", "abdomen", "head"] | None = None) -> ThoraxSpec:

@@ -14,9 +14,9 @@ class SegmentationLoss(nn.Module):
     division by nothing, and a false lesion in it still costs.
     """
 
-    def __init__(self, weights: tuple[float, float, float] = (1.0, 1.0, 15.0), dice_share: float = 0.6) -> None:
+    def __init__(self, lesion_weight: float = 15.0, dice_share: float = 0.6) -> None:
         super().__init__()
-        self.register_buffer("weights", torch.tensor(list(weights)))
+        self.register_buffer("weights", torch.tensor([1.0, 1.0, lesion_weight]))
         self.dice_share = dice_share
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:

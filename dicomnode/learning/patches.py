@@ -67,7 +67,7 @@ class PatchDataset(Dataset[dict[str, torch.Tensor]]):
 
 
 def draw_patch(rng: np.random.Generator, case: Case, patch: tuple[int, ...]) -> tuple[Floats, NDArray[np.uint8]]:
-    """A patch of image (HU) and truth around a lesion, a piece of lung or anywhere; flipped, at times magnified."""
+    """A patch of image (HU) and truth around a lesion, a trap, a piece of lung or anywhere; flipped, at times magnified."""
     size = np.array(patch)
     zoom = rng.uniform(0.8, 1.25) if rng.random() < 0.35 else 1.0
     source = np.round(size / zoom).astype(int)
@@ -87,9 +87,10 @@ def draw_patch(rng: np.random.Generator, case: Case, patch: tuple[int, ...]) -> 
 def _center(rng: np.random.Generator, case: Case, size: NDArray[np.int64]) -> NDArray[np.int64]:
     shape = np.array(case.image.shape)
     choice = rng.random()
-    if choice < 0.55 and len(case.lesions):
-        near = case.lesions[rng.integers(len(case.lesions))] + rng.uniform(-0.35, 0.35, 3) * size
-        return np.clip(np.round(near), 0, shape - 1).astype(np.int64)
+    places = case.traps if choice < 0.3 and len(case.traps) else case.lesions
+    if choice < 0.65 and len(places):
+        near = places[rng.integers(len(places))] + rng.uniform(-0.35, 0.35, 3) * size
+        return np.asarray(np.clip(np.round(near), 0, shape - 1), dtype=np.int64)
     point = rng.integers(0, shape)
     for _ in range(40 if choice < 0.9 else 0):
         if case.truth[tuple(point)] == TRUTH_LUNG:

@@ -32,7 +32,12 @@ REAL_SERIES = (
     # The collection's tumour boxes, right lung: a sphere around them is ignored, its border to vessels is not known.
     RealSeries("ct_chest_lungpetctdx_a0002", (KnownFinding((-62.6, -97.3, 212.0), 46.7, label=False),)),
     # Two scan ranges in one series: the first acquisition alone is a clean stack. Tumour and effusion on the right, unmarked.
-    RealSeries("ct_chest_rider_0109", acquisition=1),
+    # Two opacities in the left lung, seen by eye, of unknown nature.
+    RealSeries(
+        "ct_chest_rider_0109",
+        (KnownFinding((78.0, 1.0, -151.0), 12.0, label=False), KnownFinding((54.0, 52.0, -120.0), 9.0, label=False)),
+        acquisition=1,
+    ),
     RealSeries("ct_abdomen_crlm1004", is_chest=False),
 )
 
