@@ -11,8 +11,15 @@ from dicomnode.cli.output import print_json, say, table
 from dicomnode.domain.errors import SettingsError, UsageError
 
 
+# Where a service's settings live its data do not (FHS 3.0, 3.7 and 5.8).
+SYSTEM_SETTINGS, SYSTEM_DATA = Path("/etc/dicomnode"), Path("/var/lib/dicomnode")
+
+
 def init(
     directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where the settings file and the data go.")] = Path(),
+    data: Annotated[
+        Path | None, typer.Option("--data-dir", metavar="DIR", help="Default: DIR/data; /var/lib/dicomnode for /etc/dicomnode.")
+    ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,  # noqa: ARG001 - read where errors end
@@ -22,7 +29,7 @@ def init(
     from dicomnode.roles import wiring
 
     path = (config or directory / "dicomnode.toml").absolute()
-    data_dir = (directory / "data").absolute()
+    data_dir = (data or (SYSTEM_DATA if path.parent == SYSTEM_SETTINGS else directory / "data")).absolute()
     if path.exists():
         raise UsageError(f"{path} exists already", "edit it, or name another folder: dicomnode init DIR")
     try:
