@@ -10,7 +10,6 @@ from dicomnode.cli.options import ConfigOption, DebugOption, JsonOption, existin
 from dicomnode.cli.output import print_json, say, table
 from dicomnode.domain.errors import SettingsError, UsageError
 
-
 # Where a service's settings live its data do not (FHS 3.0, 3.7 and 5.8).
 SYSTEM_SETTINGS, SYSTEM_DATA = Path("/etc/dicomnode"), Path("/var/lib/dicomnode")
 
