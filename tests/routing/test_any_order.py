@@ -1,5 +1,6 @@
 """Whatever happens in whatever order: one set of results, over all images, and an audit without holes."""
 
+import random
 import re
 import shutil
 import tempfile
@@ -9,8 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from sqlalchemy import select
 
 from dicomnode.domain.errors import StaleUpdate, UsageError
@@ -25,7 +24,6 @@ from tests.registry.samples import Clock, Spool, received
 ROUTE = Route("r", {"Modality": ("CT",)}, "p", "exact", "best", ("pacs",), ("SEG", "SR", "SC"), quiet_s=10, max_wait_s=120)
 PIPELINES = {"p": PipelineFacts("p", "CT", min_slices=2)}
 
-# Alone such steps seldom meet: most draws are stretches of an ordinary day, and trouble falls in between.
 DAY = {
     "series": ("image 1 1", "image 1 2", "image 1 3"),
     "other series": ("image 2 1", "image 2 2"),
@@ -34,11 +32,31 @@ DAY = {
     "seg sent": ("send", "accept"),
     "all sent": ("send", "accept", "send", "accept", "send", "accept"),
 }
-TROUBLE = ("image 1 4", "image 1 5", "image 2 3", "wait 1", "wait 31", "sweep", "claim", "finish", "refuse", "try again", "die")
-TROUBLE += ("restart", "rescue", "send", "accept", "lose link", "reprocess", "retry", "cancel")
-STEPS = st.lists(
-    st.one_of(st.sampled_from([*DAY.values()]), st.sampled_from([(step,) for step in TROUBLE])), min_size=6, max_size=25
-).map(lambda stretches: [step for stretch in stretches for step in stretch])
+TROUBLE = (
+    "wait 1",
+    "sweep",
+    "claim",
+    "finish",
+    "refuse",
+    "try again",
+    "die",
+    "restart",
+    "rescue",
+    "send",
+    "accept",
+    "lose link",
+)
+TROUBLE += ("reprocess", "retry", "cancel", *(f"image {series} {number}" for series in (1, 2) for number in (3, 4, 5, 6, 7, 8)))
+
+
+def random_steps(seed: int) -> list[str]:
+    """A series, then stretches of an ordinary day with trouble in between. (Hypothesis draws too few that get anywhere.)"""
+    rng = random.Random(seed)  # noqa: S311
+    steps = list(DAY["series"])
+    for _ in range(14):
+        steps += rng.choice(list(DAY.values()))
+        steps += [rng.choice(TROUBLE) for _ in range(rng.choice((0, 1, 1, 2)))]
+    return steps
 
 
 class World:
@@ -172,23 +190,15 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-@given(STEPS)
-@settings(
-    max_examples=25,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-def test_one_set_of_results_whatever_happens(fresh_database: Path, folder: Path, steps: list[str]) -> None:
-    path = folder / "x.db"
-    for old in folder.glob("x.db*"):
-        old.unlink()
+@pytest.mark.parametrize("seed", range(8))
+def test_one_set_of_results_whatever_happens(fresh_database: Path, folder: Path, seed: int) -> None:
+    path = folder / f"{seed}.db"
     shutil.copyfile(fresh_database, path)
     clock = Clock()
     registry = Registry(f"sqlite:///{path}", clock=clock)
     try:
         world = World(registry, clock)
-        for step in steps:
+        for step in random_steps(seed):
             world.step(step)
             world.check()
         world.drain()
