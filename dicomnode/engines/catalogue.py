@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dicomnode.domain.errors import PipelineError
+from dicomnode.domain.findings import ModelIdentity
 from dicomnode.engines.digest import bundle_digest, file_digest
 from dicomnode.engines.safety import WANTED_KEYS, examine, read_config
 from dicomnode.engines.sidecar import SIDECAR_NAME, Sidecar, read_sidecar
@@ -27,6 +28,22 @@ class PipelineInfo:
     modality: str
     folder: Path
     metrics: dict[str, Any] = field(default_factory=dict)
+    manufacturer: str = ""
+    intended_use: str = ""
+    card: str = ""
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Whose word a result of this pipeline is, also where the model was never loaded."""
+        return ModelIdentity(
+            name=self.name,
+            version=self.version,
+            digest=self.digest,
+            manufacturer=self.manufacturer,
+            intended_use=self.intended_use,
+            demonstration=self.demonstration,
+            card=self.card,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +74,7 @@ def find_pipelines(folders: Sequence[Path]) -> tuple[PipelineInfo, ...]:
 def describe(folder: Path) -> PipelineInfo:
     """One pipeline's facts. Raises PipelineError where `pipeline.toml` or the metadata cannot be read."""
     sidecar = read_sidecar(folder)
+    metadata = read_metadata(folder)
     return PipelineInfo(
         name=sidecar.name,
         version=sidecar.version,
@@ -66,7 +84,10 @@ def describe(folder: Path) -> PipelineInfo:
         demonstration=sidecar.demonstration,
         modality=sidecar.input.modality,
         folder=folder,
-        metrics=dict(read_metadata(folder).get("eval_metrics", {})),
+        metrics=dict(metadata.get("eval_metrics", {})),
+        manufacturer=sidecar.manufacturer,
+        intended_use=sidecar.intended_use,
+        card=str(metadata.get("description", "")),
     )
 
 

@@ -11,9 +11,8 @@ from dicomnode.domain.errors import PipelineError
 from dicomnode.domain.findings import Findings, ModelIdentity
 from dicomnode.domain.imaging import Image2D, Refusal, RefusalCode, Volume
 from dicomnode.engines.admission import input_warnings, refuse_input
-from dicomnode.engines.catalogue import read_metadata
+from dicomnode.engines.catalogue import describe
 from dicomnode.engines.chest.reading import ChestReading
-from dicomnode.engines.digest import bundle_digest
 from dicomnode.engines.segments import SegmentsReading
 from dicomnode.engines.sidecar import RunRules, Sidecar, read_sidecar
 from dicomnode.engines.values import Case, Conclusion, NetworkInput, Prediction, Reading
@@ -34,14 +33,14 @@ def load_pipeline(folder: Path, *, device: str = "auto", trusted_digests: frozen
     Code of the bundle runs only if its digest is in `trusted_digests`. Raises PipelineError.
     """
     sidecar = read_sidecar(folder)
-    digest = bundle_digest(folder)
+    identity = describe(folder).identity
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MONAI and torch warn of their own deprecations at import and in constructors
         from dicomnode.engines.bundle import load_bundle
         from dicomnode.engines.devices import choose_device
 
-        bundle = load_bundle(folder, sidecar, choose_device(device), trusted=digest in trusted_digests)
-    return Pipeline(sidecar, bundle, _identity(folder, sidecar, digest))
+        bundle = load_bundle(folder, sidecar, choose_device(device), trusted=identity.digest in trusted_digests)
+    return Pipeline(sidecar, bundle, identity)
 
 
 class Pipeline:
@@ -120,18 +119,6 @@ class Pipeline:
 
 def _tell_nobody(_what: str, _share: float) -> None:
     pass
-
-
-def _identity(folder: Path, sidecar: Sidecar, digest: str) -> ModelIdentity:
-    return ModelIdentity(
-        name=sidecar.name,
-        version=sidecar.version,
-        digest=digest,
-        manufacturer=sidecar.manufacturer,
-        intended_use=sidecar.intended_use,
-        demonstration=sidecar.demonstration,
-        card=str(read_metadata(folder).get("description", "")),
-    )
 
 
 __all__ = ["READINGS", "Pipeline", "PipelineError", "Progress", "Speed", "load_pipeline"]

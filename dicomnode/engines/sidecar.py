@@ -210,7 +210,7 @@ def read_sidecar(folder: Path) -> Sidecar:
         return Sidecar.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise PipelineError(
-            f"{folder} has no {SIDECAR_NAME}", "add one; docs/pipelines.md and pipelines/chest_ct show what belongs in it"
+            f"{folder} has no {SIDECAR_NAME}", "add one; pipelines/chest_ct/pipeline.toml is an example"
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PipelineError(f"{path} is not TOML: {error}", "correct the line that is named") from error
