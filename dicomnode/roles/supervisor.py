@@ -16,13 +16,13 @@ from dataclasses import dataclass
 import structlog
 
 from dicomnode.domain.clock import utc_now
-from dicomnode.domain.errors import DicomNodeError, ExitCode
+from dicomnode.domain.errors import DicomNodeError, ExitCode, SettingsError
 from dicomnode.registry import Registry
-from dicomnode.roles import wiring
+from dicomnode.roles import preparation, wiring
 from dicomnode.roles.lifeline import READY
 from dicomnode.roles.notify import notify, watchdog_interval_s
 from dicomnode.roles.state_files import RoleStatus, write_state
-from dicomnode.settings import Settings, read_settings
+from dicomnode.settings import Settings, load_settings
 
 LOOK_EVERY_S = 0.2
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 30.0
@@ -98,23 +98,30 @@ class Supervisor:
             self._stop(ExitCode.DONE)
 
     def _reload(self) -> None:
-        settings, problems = read_settings(self._settings.source)
-        if settings is not None:
-            problems = (*problems, *wiring.not_built(settings))
-        if settings is None or problems:
-            print(f"error: settings were not reloaded: {problems[0]}", file=sys.stderr, flush=True)  # noqa: T201
-            return
-        if settings.data_dir != self._settings.data_dir or settings.database_url != self._settings.database_url:
-            problem = "node.data_dir or database.url changed — restart the node for that"
-            print(f"error: settings were not reloaded: {problem}", file=sys.stderr, flush=True)  # noqa: T201
+        try:
+            settings = self._settings_now()
+        except SettingsError as error:
+            print(f"error: settings were not reloaded: {error}", file=sys.stderr, flush=True)  # noqa: T201
             return
         _log.info("settings reloaded")
         notify("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
         self._settings, self._announced = settings, False
         for child in self._children:
-            if child.process is not None:
-                child.state, child.last_word_at = "restarting", time.monotonic()
-                child.process.terminate()
+            self._tell_to_end(child, "restarting")
+
+    def _settings_now(self) -> Settings:
+        """The settings file as it is now. Raises SettingsError if the node cannot go on with it."""
+        settings = load_settings(self._settings.source)
+        preparation.refuse_what_cannot_run(settings)
+        if (settings.data_dir, settings.database_url) != (self._settings.data_dir, self._settings.database_url):
+            raise SettingsError("node.data_dir or database.url changed", "restart the node for that")
+        return settings
+
+    def _tell_to_end(self, child: Child, state: str) -> None:
+        if child.process is not None:
+            child.state, child.last_word_at = state, time.monotonic()
+            child.process.terminate()
+            self._write(child)
 
     def _stop(self, exit_code: ExitCode) -> None:
         if self._stopping_since is not None:
@@ -122,12 +129,7 @@ class Supervisor:
         self._stopping_since, self._exit_code = time.monotonic(), exit_code
         notify("STOPPING=1")
         for child in self._children:
-            if child.process is not None:
-                child.state = "stopping"
-                child.process.terminate()
-                self._write(child)
-            else:
-                child.state = "stopped"
+            self._tell_to_end(child, "stopping")
 
     # --- children
 
@@ -136,16 +138,8 @@ class Supervisor:
         os.set_blocking(reading, False)
         os.set_blocking(writing, False)
         environment = {**os.environ, **MALLOC} if child.role == "work" else None
-        command = [
-            sys.executable,
-            "-m",
-            "dicomnode.roles",
-            child.role,
-            "--supervisor",
-            str(os.getpid()),
-            "--pipe",
-            str(writing),
-        ]
+        ties = ["--supervisor", str(os.getpid()), "--pipe", str(writing)]
+        command = [sys.executable, "-m", "dicomnode.roles", child.role, *ties]
         if self._settings.source is not None:
             command += ["--config", str(self._settings.source)]
         child.process = subprocess.Popen(command, pass_fds=(writing,), stdin=subprocess.DEVNULL, env=environment)
@@ -160,7 +154,8 @@ class Supervisor:
             return
         with suppress(BlockingIOError):
             while words := os.read(child.pipe, 4096):
-                child.last_word_at = time.monotonic()
+                if child.state in {"starting", "ready"}:
+                    child.last_word_at = time.monotonic()
                 if READY in words and child.state == "starting":
                     child.state, child.ever_ready = "ready", True
                     _log.info("role ready", task=child.role, pid=child.process.pid)
@@ -175,13 +170,14 @@ class Supervisor:
         if child.process.poll() is not None:
             self._bury(child, child.process)
             return
-        limit_s = self._settings.work.drain_s + STOP_MARGIN_S
-        told_at = self._stopping_since if self._stopping_since is not None else child.last_word_at
-        told_to_stop = self._stopping_since is not None or child.state == "restarting"
-        if now - (told_at if told_to_stop else child.last_word_at) > (limit_s if told_to_stop else SILENT_FOR_S):
+        if now - child.last_word_at > self._patience_s(child):
             _log.error("role does not answer and is killed", task=child.role, pid=child.process.pid)
             self._killed_while_stopping |= self._stopping_since is not None
             child.process.kill()
+
+    def _patience_s(self, child: Child) -> float:
+        """How long a role may say nothing; one that was told to end says nothing more."""
+        return SILENT_FOR_S if child.state in {"starting", "ready"} else self._settings.work.drain_s + STOP_MARGIN_S
 
     def _bury(self, child: Child, process: subprocess.Popen[bytes]) -> None:
         """A role ended: in order, by a crash, or because it cannot run at all."""
