@@ -4,30 +4,28 @@ Promises: a wrong setting stops the start with one line that names the place and
 nearest known one; relative paths count from the settings file's folder. Names are the outside contract: add, never rename.
 """
 
-import difflib
 import os
 import tomllib
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
-from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableVariable
 
 from dicomnode.domain.errors import SettingsError
-from dicomnode.domain.received import INDEXED_KEYWORDS
+from dicomnode.settings_problems import (
+    CONFIG_VARIABLE,
+    PREFIX,
+    contradictions,
+    explain,
+    unknown_variables,
+    variable_of,
+)
 
-PREFIX = "DICOMNODE_"
-CONFIG_VARIABLE = "DICOMNODE_CONFIG"
-# Variables with our prefix that are no settings.
-OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "DICOMNODE_TEST_DATA"})
 PLACES = (Path("dicomnode.toml"), Path("/etc/dicomnode/dicomnode.toml"))
-# What a route may match: what receiving indexes, and the AE title under which we were called.
-MATCH_KEYWORDS = (*INDEXED_KEYWORDS, "CalledAETitle")
 
 
 def shipped(name: Literal["pipelines", "db"]) -> Path:
@@ -318,21 +316,21 @@ def read_settings(path: Path | None = None, *, required: bool = True) -> tuple[S
     except SettingsError as error:
         return None, (error,)
     where = str(found) if found else "the environment"
-    problems = tuple(_unknown_variables(os.environ))
+    problems = tuple(unknown_variables(Settings, os.environ))
     try:
         settings = Settings(**values)
     except ValidationError as error:
         # An unknown variable is named already, by its own name.
         named = {problem.what.rpartition(" ")[2].upper() for problem in problems}
-        errors = [one for one in error.errors(include_url=False) if _variable(one["loc"]) not in named]
-        return None, (*problems, *(_explain(one, where) for one in errors))
+        errors = [one for one in error.errors(include_url=False) if variable_of(one["loc"]) not in named]
+        return None, (*problems, *(explain(Settings, one, where) for one in errors))
     except UnreadableVariable as error:
         return None, (
             *problems,
             SettingsError(f"{error}".replace("\n", " "), f"lists in {PREFIX}… variables are JSON: correct it"),
         )
     settings._source = found.absolute() if found else None  # noqa: SLF001 - set once, here
-    return settings, (*problems, *_contradictions(settings, where))
+    return settings, (*problems, *contradictions(settings, where))
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -346,120 +344,3 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise SettingsError(f"settings file {path} cannot be read: {error.strerror}", "give its reader permission") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"settings file {path} is no TOML: {error}", "correct the line that it names") from None
-
-
-def _model_in(annotation: object) -> type[BaseModel] | None:
-    """The section model inside an annotation such as `tuple[PeerSettings, ...]` or `Tls | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((model for one in get_args(annotation) if (model := _model_in(one))), None)
-
-
-def _fields_at(location: Iterable[int | str]) -> tuple[str, ...]:
-    """The keys that are known at a place of the settings."""
-    model: type[BaseModel] | None = Settings
-    for part in location:
-        if model is not None and isinstance(part, str) and part in model.model_fields:
-            model = _model_in(model.model_fields[part].annotation)
-    return tuple(model.model_fields) if model else ()
-
-
-def _place(location: Iterable[int | str]) -> str:
-    """('peers', 0, 'port') → "peers[1].port"; the count is 1-based, as people count tables."""
-    text = ""
-    for part in location:
-        text += f"[{part + 1}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The known word that is most like `word`; "" if nothing is known."""
-    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.0)), "")
-
-
-def _variable(location: Iterable[int | str]) -> str:
-    return PREFIX + "__".join(str(part).upper() for part in location)
-
-
-def _explain(error: ErrorDetails, where: str) -> SettingsError:
-    location = error["loc"]
-    place = _place(location)
-    if error["type"] == "extra_forbidden":
-        near = nearest(str(location[-1]), _fields_at(location[:-1]))
-        return SettingsError(
-            f"unknown setting {place}", f"the nearest one is {_place((*location[:-1], near))}: correct it in {where}"
-        )
-    if error["type"] == "missing":
-        return SettingsError(f"setting {place} is missing", f"add it in {where}")
-    message = error["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    given = "" if place == "database.url" else f" (it is {error['input']!r:.80})"  # a URL may hold a password
-    return SettingsError(f"setting {place} is wrong: {message}{given}", f"correct it in {where}")
-
-
-def _unknown_variables(environment: Mapping[str, str]) -> Iterable[SettingsError]:
-    known = [f"{PREFIX}{name}".upper() for name in Settings.model_fields]
-    for name, field in Settings.model_fields.items():
-        if (model := _model_in(field.annotation)) and issubclass(model, Section) and isinstance(field.annotation, type):
-            known += [f"{PREFIX}{name}__{key}".upper() for key in model.model_fields]
-    for variable in sorted(environment):
-        upper = variable.upper()
-        if (
-            not upper.startswith(PREFIX)
-            or upper in OTHER_VARIABLES
-            or upper in known
-            or upper.startswith(f"{PREFIX}DICOM__TLS__")
-        ):
-            continue
-        yield SettingsError(f"unknown variable {variable}", f"the nearest one is {nearest(upper, known)}: correct or unset it")
-
-
-def _contradictions(settings: Settings, where: str) -> Iterable[SettingsError]:
-    """What no single key shows: names that are used twice or that name nothing."""
-    for table in ("peers", "destinations", "routes"):
-        counts = Counter(one.name for one in getattr(settings, table))
-        for name in (name for name, count in counts.items() if count > 1):
-            yield SettingsError(f"two {table} are called {name!r}", f"give each its own name in {where}")
-    for destination in settings.destinations:
-        yield from _destination_problems(destination, [peer.name for peer in settings.peers], where)
-    for route in settings.routes:
-        yield from _route_problems(route, [destination.name for destination in settings.destinations], where)
-
-
-def _names_nothing(what: str, kind: str, name: str, known: list[str], where: str) -> SettingsError:
-    remedy = f"the nearest one is {nearest(name, known)!r}: correct it" if known else f"add a [[{kind}s]] table with this name"
-    return SettingsError(f"{what} names {kind} {name!r}, which does not exist", f"{remedy} in {where}")
-
-
-def _destination_problems(destination: DestinationSettings, peers: list[str], where: str) -> Iterable[SettingsError]:
-    what = f"destination {destination.name!r}"
-    needed = {"dicom": "peer", "folder": "path", "stow": "url", "fhir": "url"}[destination.kind]
-    for key in ("peer", "path", "url"):
-        given = getattr(destination, key) is not None
-        if key == needed and not given:
-            yield SettingsError(f"{what} of kind {destination.kind!r} has no {key}", f"add {key} = … in {where}")
-        if key != needed and given:
-            yield SettingsError(
-                f"{what} of kind {destination.kind!r} has a {key}", f"remove {key}, or change the kind, in {where}"
-            )
-    if destination.kind == "dicom" and destination.peer is not None and destination.peer not in peers:
-        yield _names_nothing(what, "peer", destination.peer, peers, where)
-    if destination.kind == "folder" and destination.proof != "status":
-        yield SettingsError(
-            f"{what} of kind 'folder' cannot give proof {destination.proof!r}", f'set proof = "status" in {where}'
-        )
-
-
-def _route_problems(route: RouteSettings, destinations: list[str], where: str) -> Iterable[SettingsError]:
-    what = f"route {route.name!r}"
-    for name in route.send_to:
-        if name not in destinations:
-            yield _names_nothing(what, "destination", name, destinations, where)
-    for keyword in route.match:
-        if keyword not in MATCH_KEYWORDS:
-            yield SettingsError(
-                f"{what} matches {keyword!r}, which is no indexed DICOM keyword",
-                f"the nearest one is {nearest(keyword, MATCH_KEYWORDS)}: correct it in {where}",
-            )
-    if route.max_wait_s < route.quiet_s:
-        yield SettingsError(f"{what} has max_wait_s below quiet_s", f"raise max_wait_s to {route.quiet_s:g} or more in {where}")

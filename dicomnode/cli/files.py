@@ -138,7 +138,7 @@ def infer(
 
 def _pipeline_folder(settings: "Settings", name: str) -> Path:
     from dicomnode import engines
-    from dicomnode.settings import nearest
+    from dicomnode.settings_problems import nearest
 
     if Path(name, "pipeline.toml").is_file():
         return Path(name)

@@ -79,7 +79,7 @@ def run(
 
 def _asked_roles(asked: list[str]) -> tuple[str, ...]:
     from dicomnode.roles import LATER_ROLES, ROLES
-    from dicomnode.settings import nearest
+    from dicomnode.settings_problems import nearest
 
     for name in asked:
         if name in LATER_ROLES:

@@ -48,7 +48,7 @@ def sqlite_path(settings: "Settings") -> Path | None:
 
 def our_peer(settings: "Settings", name: str) -> str:
     """`name` if it is one of the peers. Raises SettingsError that names the nearest one."""
-    from dicomnode.settings import nearest
+    from dicomnode.settings_problems import nearest
 
     names = [peer.name for peer in settings.peers]
     if name not in names:

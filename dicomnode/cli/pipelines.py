@@ -159,7 +159,7 @@ def _unzip(source: Path, target: Path) -> None:
 def _found(settings: "Settings", name: str) -> Path:
     """The folder of the pipeline of this name. Raises UsageError."""
     from dicomnode import engines
-    from dicomnode.settings import nearest
+    from dicomnode.settings_problems import nearest
 
     found = {info.name: info.folder for info in engines.find_pipelines(settings.pipeline_folders)}
     if name not in found:

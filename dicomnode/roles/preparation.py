@@ -7,7 +7,8 @@ import structlog
 from dicomnode.domain.errors import SettingsError
 from dicomnode.registry import Registry
 from dicomnode.roles import ROLES, wiring
-from dicomnode.settings import Settings, nearest
+from dicomnode.settings import Settings
+from dicomnode.settings_problems import nearest
 
 _log = structlog.get_logger()
 
