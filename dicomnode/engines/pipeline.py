@@ -64,12 +64,19 @@ class Pipeline:
         Timings "preprocess", "forward", "postprocess" in seconds. Raises PipelineError, ResourceExhausted (retryable).
         """
         if refusal := refuse_input(image, self.sidecar.input):
-            return refusal
+            return self._other_region(image, refusal) or refusal
         if isinstance(image, Image2D):  # said for the type checker; refuse_input has refused it
             return Refusal(RefusalCode.UNSUPPORTED_CLASS, "a projection image", "send a volume")
         tell = progress or _tell_nobody
         with self._one_at_a_time:
             return self._read(image, self.sidecar.exact if speed == "exact" else self.sidecar.fast, tell)
+
+    def _other_region(self, image: Volume | Image2D, refusal: Refusal) -> Refusal | None:
+        """Whether a stack that is too short shows another region anyway: then nobody waits for a result."""
+        if not isinstance(image, Volume) or refusal.code is not RefusalCode.TOO_FEW:
+            return None
+        prepared = READINGS[self.sidecar.postprocess](Case(image, self.sidecar, self.identity.digest)).prepare()
+        return prepared if isinstance(prepared, Refusal) and prepared.code is RefusalCode.NOT_THIS_REGION else None
 
     def _read(self, volume: Volume, run: RunRules, tell: Progress) -> Findings | Refusal:
         begin = time.perf_counter()
