@@ -65,14 +65,29 @@ def _between_two_lungs(labels: NDArray[np.integer], count: int, frame: Frame) ->
 
 
 def _parted(part: NDArray[np.bool_], left_mm: NDArray[np.float64], spacing_mm: tuple[float, float, float]) -> NDArray[np.uint8]:
-    """Two touching lungs → LEFT and RIGHT, by a watershed of the depth from two cores that no longer touch."""
+    """Two touching lungs → LEFT and RIGHT, by a watershed of the depth from two cores that no longer touch.
+
+    On every second voxel: an eighth of the time, and the seam between two lungs is known no better than that.
+    """
     from skimage.segmentation import watershed
 
-    depth = ndimage.distance_transform_edt(np.pad(part, 1), sampling=spacing_mm)[1:-1, 1:-1, 1:-1]
+    coarse = _halved(part)
+    left_mm = left_mm[::2]
+    depth = ndimage.distance_transform_edt(np.pad(coarse, 1), sampling=[2 * s for s in spacing_mm])[1:-1, 1:-1, 1:-1]
     cores = _cores(depth, left_mm)
     if cores is None:  # nothing parts them: the middle of the body does
-        return np.where(left_mm > 0, LEFT, RIGHT).astype(np.uint8)[None, None, :] * part
-    return np.asarray(watershed(-depth, cores, mask=part), dtype=np.uint8)
+        sides = np.broadcast_to(np.where(left_mm > 0, LEFT, RIGHT).astype(np.uint8), coarse.shape)
+    else:
+        sides = np.asarray(watershed(-depth, cores, mask=coarse), dtype=np.uint8)
+    z, y, x = (np.arange(size) // 2 for size in part.shape)
+    return np.asarray(sides[z][:, y][:, :, x])
+
+
+def _halved(part: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Blocks of 2³ voxels, True where any of them is."""
+    even = np.pad(part, [(0, size % 2) for size in part.shape])
+    z, y, x = (size // 2 for size in even.shape)
+    return np.asarray(even.reshape(z, 2, y, 2, x, 2).any(axis=(1, 3, 5)))
 
 
 def _cores(depth: NDArray[np.float64], left_mm: NDArray[np.float64]) -> NDArray[np.uint8] | None:
