@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, insert, inspect, select
+from alembic.operations import Operations
+from sqlalchemy import Connection, event, insert, inspect, select
 from sqlalchemy.exc import StatementError
 
 from dicomnode.domain.errors import DatabaseUnreachable, OutOfSpace, SettingsError
-from dicomnode.registry import Registry
+from dicomnode.registry import Registry, migrations
 from dicomnode.registry.engine import Database
 from dicomnode.registry.tables import Base, Mark
 from dicomnode.settings import shipped
@@ -80,8 +81,6 @@ def test_an_older_database_stops_the_start_and_is_upgraded_on_demand(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after an update of the software: its migrations know one revision more."""
-    from dicomnode.registry import migrations
-
     add_series(registry, 3)
     queue_job(registry)
     before = registry.explain("S1")
@@ -117,8 +116,6 @@ def test_a_database_of_something_else_is_left_alone(url: str) -> None:
 
 def test_a_batch_migration_keeps_every_child_row(registry: Registry, url: str) -> None:
     """Alembic's batch mode drops and recreates a table; with foreign keys on, that took the children along."""
-    from alembic.operations import Operations
-
     add_series(registry, 3)
     queue_job(registry)
     before = registry.explain("S1")
@@ -154,8 +151,6 @@ def test_a_full_disk_is_told_from_a_lost_database(registry: Registry, url: str) 
     database = registry._database
     with database.read() as session:
         pages = session.connection().exec_driver_sql("PRAGMA page_count").scalar()
-
-    from sqlalchemy import event
 
     @event.listens_for(database._engine, "begin")
     def limit(connection: object) -> None:

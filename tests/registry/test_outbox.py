@@ -1,5 +1,7 @@
 """What leaves, in which order, with which proof."""
 
+from dataclasses import replace
+
 import pytest
 
 from dicomnode.domain.errors import ResultCheckFailed, StaleUpdate, UsageError
@@ -134,8 +136,6 @@ def test_an_object_on_its_way_while_its_job_is_superseded_is_not_tried_again(reg
 
 
 def test_other_bytes_under_a_uid_that_left_already_are_refused(registry: Registry) -> None:
-    from dataclasses import replace
-
     add_series(registry, 2)
     queue_job(registry)
     spool = Spool()

@@ -3,7 +3,7 @@
 import pytest
 
 from dicomnode.domain.errors import StaleUpdate, UsageError
-from dicomnode.domain.states import JobEvent
+from dicomnode.domain.states import DeliveryEvent, JobEvent
 from dicomnode.registry import MAX_JOB_ATTEMPTS, MAX_JOB_STARTS, ClaimedJob, Registry
 from tests.registry.samples import Clock, Spool, add_series, queue_job, received
 
@@ -155,8 +155,6 @@ def test_a_late_image_supersedes_what_ran_and_the_next_version_names_its_predece
     registry.finish_job(job, JobEvent.FINISHED, findings_summary={}, results=spool.objects(job), destinations=["pacs"])
     seg = registry.claim_delivery("d1", "pacs", 60)
     assert seg is not None
-    from dicomnode.domain.states import DeliveryEvent
-
     registry.finish_delivery(seg, DeliveryEvent.ACCEPTED, status=0)
     sr = registry.claim_delivery("d1", "pacs", 60)
     assert sr is not None
@@ -215,8 +213,6 @@ def test_not_run_is_said_once(registry: Registry, clock: Clock) -> None:
             destinations=["pacs"],
         )
         if version == 1:
-            from dicomnode.domain.states import DeliveryEvent
-
             while (one := registry.claim_delivery("d", "pacs", 60)) is not None:
                 registry.finish_delivery(one, DeliveryEvent.ACCEPTED, status=0)
     assert registry.claim_delivery("d", "pacs", 60) is None
@@ -249,8 +245,6 @@ def test_an_unknown_key_is_a_wrong_use(registry: Registry, text: str) -> None:
 
 
 def test_a_retry_that_ends_the_same_way_sends_nothing_twice(registry: Registry) -> None:
-    from dicomnode.domain.states import DeliveryEvent
-
     add_series(registry, 3)
     queue_job(registry)
     spool = Spool()

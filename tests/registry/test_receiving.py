@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from dicomnode.domain.errors import UsageError
-from dicomnode.registry import Registry
+from dicomnode.domain.states import JobEvent
+from dicomnode.registry import Registry, receiving
 from tests.registry.samples import CT, SEG, Clock, Spool, add_series, queue_job, received
 
 
@@ -105,15 +106,11 @@ def test_a_conflict_with_nothing_is_a_wrong_use(registry: Registry) -> None:
 
 
 def test_the_files_that_rows_name_are_all_listed(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dicomnode.registry import receiving
-
     monkeypatch.setattr(receiving, "_PAGE", 3)
     add_series(registry, 8)
     queue_job(registry)
     job = registry.claim_job("w", 60)
     assert job is not None
-    from dicomnode.domain.states import JobEvent
-
     registry.finish_job(job, JobEvent.FINISHED, results=Spool().objects(job), destinations=[])
     listed = sorted(path.as_posix() for path, _, _ in registry.known_files())
     assert listed == sorted(
@@ -141,8 +138,6 @@ def test_our_results_are_known_when_they_come_back(registry: Registry) -> None:
     queue_job(registry)
     job = registry.claim_job("w", 60)
     assert job is not None
-    from dicomnode.domain.states import JobEvent
-
     objects = Spool().objects(job)
     registry.finish_job(job, JobEvent.FINISHED, results=objects, destinations=["pacs"])
     assert registry.is_our_result(objects[0].sop_instance_uid)
