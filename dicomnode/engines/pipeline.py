@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from dicomnode.domain.errors import PipelineError
+from dicomnode.domain.errors import ResourceExhausted
 from dicomnode.domain.findings import Findings, ModelIdentity
 from dicomnode.domain.imaging import Image2D, Refusal, RefusalCode, Volume
 from dicomnode.engines.admission import input_warnings, refuse_input
@@ -69,7 +69,10 @@ class Pipeline:
             return Refusal(RefusalCode.UNSUPPORTED_CLASS, "a projection image", "send a volume")
         tell = progress or _tell_nobody
         with self._one_at_a_time:
-            return self._read(image, self.sidecar.exact if speed == "exact" else self.sidecar.fast, tell)
+            try:
+                return self._read(image, self.sidecar.exact if speed == "exact" else self.sidecar.fast, tell)
+            except MemoryError as error:
+                raise ResourceExhausted("memory ran out outside the network", "give the worker more memory") from error
 
     def _other_region(self, image: Volume | Image2D, refusal: Refusal) -> Refusal | None:
         """Whether a stack that is too short shows another region anyway: then nobody waits for a result."""
@@ -126,6 +129,3 @@ class Pipeline:
 
 def _tell_nobody(_what: str, _share: float) -> None:
     pass
-
-
-__all__ = ["READINGS", "Pipeline", "PipelineError", "Progress", "Speed", "load_pipeline"]

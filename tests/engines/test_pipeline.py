@@ -177,6 +177,18 @@ def test_fast_says_the_same_as_exact_within_its_promise(bundle: Path, findings: 
     assert 2 * (ours & exact).sum() / (ours.sum() + exact.sum()) > 0.99
 
 
+def test_unsigned_pixels_without_negative_values_end_in_a_refusal(tiny: Pipeline, phantom: Phantom) -> None:
+    refusal = tiny.run(as_volume((phantom.hu.astype(np.int32) + 1024).astype(np.uint16), phantom.affine))
+    assert isinstance(refusal, Refusal)
+    assert refusal.code is RefusalCode.OUT_OF_DISTRIBUTION
+
+
+def test_float_pixels_say_the_same_as_integers(tiny: Pipeline, findings: Findings, phantom: Phantom) -> None:
+    found = tiny.run(as_volume(phantom.hu.astype(np.float32), phantom.affine))
+    assert isinstance(found, Findings)
+    assert np.array_equal(found.label_maps[0].labels, findings.label_maps[0].labels)
+
+
 def test_progress_runs_forward_to_the_end(tiny: Pipeline, phantom: Phantom) -> None:
     told: list[tuple[str, float]] = []
     tiny.run(as_volume(phantom.hu.copy(), phantom.affine), progress=lambda what, share: told.append((what, share)))

@@ -50,7 +50,9 @@ def test_a_real_chest_gives_lungs_on_both_sides(name: str, tiny: Pipeline, test_
 def test_a_real_abdomen_is_refused(name: str, tiny: Pipeline, test_data: Path) -> None:
     refusal = tiny.run(_volume(test_data / name))
     assert isinstance(refusal, Refusal)
-    assert refusal.code is RefusalCode.NOT_THIS_REGION, "its slab is too short as well, but nobody waits for a chest result here"
+    assert refusal.code is RefusalCode.NOT_THIS_REGION, (
+        "its slab is too short as well, but nobody waits for a chest result here"
+    )
 
 
 def test_a_real_head_is_refused_for_its_region_too(test_data: Path) -> None:

@@ -29,7 +29,10 @@ class ChestReading:
         self._tables = case.sidecar.chest_tables()
         self._identity = (case.volume.series_instance_uid, case.digest)
         self._source = Grid(case.volume.shape, case.volume.affine)
-        self._pixels, self._grid = canonical(case.volume.pixels, self._source)
+        pixels = case.volume.pixels
+        if pixels.dtype.kind == "u":  # HU has negative values, and so has what is put outside the body
+            pixels = pixels.astype(np.float32)
+        self._pixels, self._grid = canonical(pixels, self._source)
         self._steps = working_steps(self._grid.spacing_mm)
         self._body: NDArray[np.bool_] = np.zeros((0, 0, 0), dtype=bool)  # on the working grid
 
