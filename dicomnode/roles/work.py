@@ -39,6 +39,7 @@ class Ending:
     event: JobEvent
     reason_code: str = ""
     reason: str = ""
+    remedy: str = ""
     findings_summary: Mapping[str, object] | None = None
     results: tuple[ResultObject, ...] = ()
     timings_s: Mapping[str, float] = field(default_factory=dict)
@@ -164,7 +165,9 @@ class Worker:
         """Say "AI not run" in the PACS, unless the image shows another region: then nobody expected a result."""
         refusal = analysis.outcome
         assert isinstance(refusal, Refusal)  # noqa: S101 - the caller looked
-        ending = Ending(JobEvent.REFUSED, refusal.code.value, refusal.message, timings_s=dict(analysis.timings_s))
+        ending = Ending(
+            JobEvent.REFUSED, refusal.code.value, refusal.message, refusal.remedy, timings_s=dict(analysis.timings_s)
+        )
         if route.send_not_run and refusal.code is not RefusalCode.NOT_THIS_REGION:
             ending.results, results_s = self._saved(job, route, series, analysis)
             ending.timings_s = {**ending.timings_s, "results": results_s}
@@ -237,6 +240,7 @@ class Worker:
             ending.event,
             reason_code=ending.reason_code,
             reason=ending.reason,
+            remedy=ending.remedy,
             findings_summary=ending.findings_summary,
             results=ending.results,
             destinations=[one.name for one in open_to],
