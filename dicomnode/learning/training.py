@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from dicomnode.learning.cache import list_cases, save_case
 from dicomnode.learning.cases import phantom_case
+from dicomnode.learning.mining import mine
 from dicomnode.learning.precision import measure_statistics
 from dicomnode.learning.real import planted_case, prepare
 from dicomnode.learning.real_data import available, training_scan
@@ -31,6 +32,9 @@ from dicomnode.learning.reporting import Progress, silent
 WEIGHTS = Path("models/model.safetensors")
 _SECONDS_PER_STEP = 0.6  # two cores with AMX, otherwise idle; only to turn `minutes` into steps
 _SECONDS_PER_CASE = 3.0
+# Lesions are a thousandth of the voxels: at a weight of 3 from the start they were never learned, at 15 to the end each false
+# one cost too little.
+FIRST_LESION_WEIGHT, FINE_LESION_WEIGHT = 15.0, 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +45,10 @@ class Plan:
     variants: int = 10  # of each real scan, each with other planted nodules
     first_epochs: int = 24  # phantoms, batch statistics live
     base_epochs: int = 12  # phantoms, statistics frozen from here on
-    fine_epochs: int = 32  # phantoms and real scans
-    fold_epochs: int = 12  # the same, without one of the real scans
+    fine_epochs: int = 30  # one round with the real scans mixed in; before each, hard negatives are mined
+    fine_rounds: int = 2
+    fold_epochs: int = 10  # the same, without one of the real scans
+    mined_phantoms: int = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +91,19 @@ def train(
     make_phantom_cases(cache / "phantom", plan.phantoms, seed, progress)
     scans = make_real_cases(cache / "real", real_data, plan.variants, seed, progress)
     stages = _Stages(bundle_dir, cache, seed, progress)
-    first, base = out_dir / "first.safetensors", out_dir / "base.safetensors"
+    first, base, final = (out_dir / f"{name}.safetensors" for name in ("first", "base", "final"))
     stages.fit(first, plan.first_epochs, real=False, frozen=False)
-    loss = stages.fit(base, plan.base_epochs, real=False, start=first, measure=True)
-    final, folds = base, {}
-    if scans:
-        final = out_dir / "final.safetensors"
-        loss = stages.fit(final, plan.fine_epochs, real=True, start=base)
-        if leave_one_out:
-            for scan in scans:
-                folds[scan] = out_dir / f"without_{scan}.safetensors"
-                stages.fit(folds[scan], plan.fold_epochs, real=True, start=base, held_out=(scan,))
+    stages.fit(base, plan.base_epochs, real=False, start=first, measure=True)
+    stages.mine(base, scans, plan.mined_phantoms)
+    folds = {scan: out_dir / f"without_{scan}.safetensors" for scan in scans if leave_one_out}
+    for scan, weights in folds.items():  # before `final` mines: what it learned of a scan must not lead the fold without it
+        stages.fit(weights, plan.fold_epochs, real=True, start=base, held_out=(scan,), lesion_weight=FINE_LESION_WEIGHT)
+    loss, start = float("nan"), base
+    for number in range(plan.fine_rounds):
+        if number > 0:
+            stages.mine(final, scans, plan.mined_phantoms)
+        loss = stages.fit(final, plan.fine_epochs, real=bool(scans), start=start, lesion_weight=FINE_LESION_WEIGHT)
+        start = final
     bundle = out_dir / "bundle"
     shutil.copytree(bundle_dir, bundle, dirs_exist_ok=True)
     weights = bundle / WEIGHTS
@@ -112,7 +120,7 @@ def plan_for(minutes: float | None) -> Plan:
     full = Plan()
     if minutes is None:
         return full
-    steps = 50 * (full.first_epochs + full.base_epochs + full.fine_epochs)
+    steps = 50 * (full.first_epochs + full.base_epochs + full.fine_rounds * full.fine_epochs)
     whole = (steps * _SECONDS_PER_STEP + full.phantoms * _SECONDS_PER_CASE) / 60
     share = min(1.0, minutes / whole)
     return replace(
@@ -123,6 +131,8 @@ def plan_for(minutes: float | None) -> Plan:
         base_epochs=max(1, round(full.base_epochs * share)),
         fine_epochs=max(1, round(full.fine_epochs * share)),
         fold_epochs=max(1, round(full.fold_epochs * share)),
+        fine_rounds=full.fine_rounds if share > 0.5 else 1,
+        mined_phantoms=max(1, round(full.mined_phantoms * share)),
     )
 
 
@@ -161,6 +171,13 @@ class _Stages:
     seed: int
     progress: Progress
 
+    def mine(self, weights: Path, scans: Sequence[str], phantoms: int) -> None:
+        """Note what the network takes for lesions in one variant of each real scan and in some phantoms."""
+        self.progress("hard negatives", 0.0)
+        network = network_of(self.bundle_dir, weights)
+        mine(network, self.cache / "real", [f"{scan}-0" for scan in scans])
+        mine(network, self.cache / "phantom", list_cases(self.cache / "phantom")[:phantoms])
+
     def fit(
         self,
         weights: Path,
@@ -171,10 +188,11 @@ class _Stages:
         held_out: Sequence[str] = (),
         frozen: bool = True,
         measure: bool = False,
+        lesion_weight: float = FIRST_LESION_WEIGHT,
     ) -> float:
         """Run configs/train.json once; gives the mean loss of the last epoch."""
         changes: dict[str, Any] = {"cache_dir": str(self.cache), "epochs": epochs, "seed": self.seed}
-        changes |= {"held_out": list(held_out), "frozen_statistics": frozen}
+        changes |= {"held_out": list(held_out), "frozen_statistics": frozen, "lesion_weight": lesion_weight}
         if frozen:
             changes["learning_rate"] = 0.002
         if not real:
@@ -236,6 +254,16 @@ def fit(
     parser.get_parsed_content("run")
     monai.utils.set_determinism(seed=None)
     return sum(losses) / len(losses)
+
+
+def network_of(bundle_dir: Path, weights: Path) -> torch.nn.Module:
+    """The bundle's network with `weights`, on the device that the training uses."""
+    parser = ConfigParser()
+    parser.read_config(bundle_dir / "configs" / "train.json")
+    parser.get_parsed_content("imports")
+    network: torch.nn.Module = parser.get_parsed_content("network")
+    network.load_state_dict(load_file(weights))
+    return network
 
 
 def save_weights(network: torch.nn.Module, path: Path) -> None:

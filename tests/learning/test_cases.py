@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from dicomnode.learning.cache import list_cases, load_case, save_case
+from dicomnode.learning.cache import add_traps, list_cases, load_case, save_case
 from dicomnode.learning.cases import GRID_MM, TRUTH_LESION, TRUTH_LUNG, TRUTH_OUTSIDE, Case
 from dicomnode.learning.losses import SegmentationLoss
+from dicomnode.learning.mining import false_lesions
 from dicomnode.learning.patches import IGNORE_INDEX, PatchDataset
 from dicomnode.learning.real import KnownFinding, RealScan, on_network_grid, planted_case, prepare
 from dicomnode.phantom import ThoraxSpec, thorax
@@ -45,6 +46,19 @@ def test_patches_follow_from_the_seed_and_hold_labels_the_loss_knows(tmp_path: P
         assert item["image"].shape == (1, 32, 32, 16)
         assert 0 <= float(item["image"].min()) <= float(item["image"].max()) <= 1
         assert set(item["label"].unique().tolist()) <= {IGNORE_INDEX, 0, 1, 2}
+
+
+def test_false_lesions_become_traps_and_true_ones_do_not(tmp_path: Path) -> None:
+    case = tiny_case("scan-0")
+    probability = np.zeros(case.image.shape, np.float32)
+    probability[17:19, 17:19, 11:13] = 0.9  # on the lesion
+    probability[25:28, 25:28, 6:9] = 0.9  # in plain lung
+    probability[10, 10, 10] = 0.9  # too small to matter
+    traps = false_lesions(case, probability)
+    assert traps.tolist() == [[26.0, 26.0, 7.0]]
+    save_case(tmp_path, case)
+    add_traps(tmp_path, "scan-0", traps)
+    assert load_case(tmp_path, "scan-0").traps.tolist() == [[26.0, 26.0, 7.0]]
 
 
 def test_held_out_cases_are_never_drawn(tmp_path: Path) -> None:
