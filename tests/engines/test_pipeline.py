@@ -122,7 +122,7 @@ def test_an_oblique_table_turns_the_findings_with_the_patient(tiny: Pipeline, fi
     [
         (lambda p: as_volume(p.hu.copy(), p.affine, modality="MR"), RefusalCode.WRONG_MODALITY),
         (lambda p: as_volume(p.hu.copy(), p.affine, unit="g/ml"), RefusalCode.OUT_OF_DISTRIBUTION),
-        (lambda p: as_volume(p.hu[:6].copy(), p.affine), RefusalCode.TOO_FEW),
+        (lambda p: as_volume(p.hu[20:26].copy(), p.affine), RefusalCode.TOO_FEW),
         (lambda p: as_volume(p.hu[20:28].copy(), p.affine @ np.diag([0.5, 1, 1, 1])), RefusalCode.TOO_FEW),
         (lambda p: as_volume(p.hu.copy(), p.affine @ np.diag([2.5, 1, 1, 1])), RefusalCode.OUT_OF_DISTRIBUTION),
         (lambda p: as_volume((p.hu + 1024).astype(np.int16), p.affine), RefusalCode.OUT_OF_DISTRIBUTION),
