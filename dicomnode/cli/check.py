@@ -123,6 +123,21 @@ def _folder_destinations(settings: "Settings") -> Iterator[Check]:
             yield Check("destinations", ok, detail, "" if ok else f"make it, or mount it: mkdir -p {one.path}")
 
 
+def _stranded_deliveries(settings: "Settings") -> Iterator[Check]:
+    path = sqlite_path(settings)
+    if path is not None and not path.exists():
+        return
+    from dicomnode.registry import Registry
+    from dicomnode.roles.deliver import stranded
+
+    registry = Registry(settings.database_url)
+    found = stranded(registry, settings) if registry.revision() is not None else {}
+    registry.close()
+    for name, count in found.items():
+        detail = f"{count} objects wait for destination {name}, which the settings no longer name"
+        yield Check("deliveries", False, detail, "add it again, or cancel them: dicomnode cancel D…")
+
+
 def _ports(settings: "Settings") -> Iterator[Check]:
     from dicomnode.roles import wiring
     from dicomnode.roles.state_files import read_states
@@ -225,6 +240,7 @@ _LOOKS: tuple[tuple[str, "Callable[[Settings], Iterator[Check]]"], ...] = (
     ("database", _database),
     ("ports", _ports),
     ("destinations", _folder_destinations),
+    ("deliveries", _stranded_deliveries),
     ("peers", _peers),
     ("pipelines", _pipelines),
     ("device", _device),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dicomnode.cli.demo_pacs import SmallPacs
 
 MARK = ".dicomnode-demo"
-SEED = 7
+SEED = 10
 READY_WITHIN_S, RESULTS_WITHIN_S, STOPPED_WITHIN_S = 120.0, 900.0, 60.0
 LOOK_EVERY_S = 0.2
 
@@ -272,7 +272,15 @@ def _compared(
             found += found_in(pydicom.dcmread(path), probabilities)
         elif modality not in {"SR", "CT"}:
             pictures += save_frames(path, folder)
-    return pair_up(planted, found), pictures
+    return pair_up(planted, found), sorted(pictures)
+
+
+def _say_some(what: str, paths: list[Path], most: int = 5) -> None:
+    say(f"{what}:")
+    for path in paths[:most]:
+        say(f"  {path}")
+    if len(paths) > most:
+        say(f"  … and {len(paths) - most} more in {paths[0].parent}")
 
 
 def _show(pairs: "list[Pair]", objects: list[Path], pictures: list[Path], paragraph: str, *, ok: bool, took: float) -> None:
@@ -303,12 +311,8 @@ def _show(pairs: "list[Pair]", objects: list[Path], pictures: list[Path], paragr
     )
     say(paragraph)
     table(columns, rows, title="Nodules: planted and found")
-    say("In the PACS:")
-    for path in objects:
-        say(f"  {path}")
-    say("Pictures of the overlay:")
-    for path in pictures:
-        say(f"  {path}")
+    _say_some("In the PACS", sorted(objects, key=lambda path: path.name.startswith("OT")))  # SEG and SR before pictures
+    _say_some("Pictures of the overlay, the summary first", pictures)
     say(
         f"{'Every planted nodule was found' if ok else 'The findings do not fit what was planted'}; the demo took {took:.0f} s."
     )

@@ -113,6 +113,7 @@ def save_frames(secondary_capture: Path, folder: Path) -> list[Path]:
         frames = frames[np.newaxis]
     paths = []
     for number, frame in enumerate(frames, start=1):
-        paths.append(folder / f"overlay-{int(dataset.InstanceNumber or 1):02d}-{number:03d}.png")
+        name = f"overlay-{int(dataset.InstanceNumber or 1):02d}"
+        paths.append(folder / (f"{name}.png" if len(frames) == 1 else f"{name}-{number:03d}.png"))
         Image.fromarray(frame).save(paths[-1])
     return paths
