@@ -152,11 +152,8 @@ class InstanceKeeper:
         aside = self._store.quarantine(received.path, kind.value if kind else "duplicate")
         if kind is None:
             return StoreAnswer(SUCCESS, "duplicate")
-        try:
-            self._ledger.record_conflict(replace(received, path=aside), kind)
-        except BaseException:
-            self._store.discard(aside)
-            raise
+        # If the row fails the file stays: the place is named by its content, and an earlier row, acknowledged, may name it too.
+        self._ledger.record_conflict(replace(received, path=aside), kind)
         _log.error(
             "an instance came again with other content: its jobs are held until an operator decides",
             association=received.association_key,

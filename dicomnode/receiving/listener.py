@@ -78,6 +78,11 @@ class Listener:
         self._poll.register(self._listening, select.POLLIN)
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        """Whether connections are still accepted."""
+        return self._thread.is_alive()
+
     def stop(self) -> None:
         """Accept nothing more and close what waits."""
         self._stopping.set()

@@ -66,6 +66,11 @@ class Receiver:
         """The port that is listened on."""
         return self._port
 
+    @property
+    def listening(self) -> bool:
+        """Whether connections are accepted."""
+        return self._listener is not None and self._listener.alive
+
     def start(self) -> None:
         """Listen. Raises SettingsError if that is not possible there, StorageError without a usable folder."""
         self._store.prepare()

@@ -135,7 +135,12 @@ class StockScp:
         association.bind(evt.EVT_ASYNC_OPS, lambda _: (1, 1))
         with self._lock:
             self._sessions[association] = _Session(address)
-        association.start()
+        try:
+            association.start()
+        except RuntimeError:  # no thread can be started
+            with self._lock:
+                del self._sessions[association]
+            raise
 
     def drain(self, drain_s: float) -> None:
         """Let associations end by themselves; abort those that fall silent, and all after `drain_s`."""

@@ -23,6 +23,8 @@ def main(settings: Settings, lifeline: Lifeline) -> None:
     lifeline.ready()
     try:
         while not lifeline.stop.wait(1.0):
+            if not receiver.listening:
+                raise RuntimeError("the listener's thread ended by itself")
             lifeline.alive()
     finally:
         receiver.stop(settings.work.drain_s)

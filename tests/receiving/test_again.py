@@ -11,6 +11,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import SegmentationStorage, generate_uid
 
 from dicomnode.domain.equipment import CONTRIBUTION_DESCRIPTION, MANUFACTURER
+from dicomnode.domain.errors import DatabaseUnreachable
 from dicomnode.domain.uids import PHANTOM_MARK, derived_uid
 from dicomnode.registry import Registry
 from tests.receiving.reception import Reception, context, data_set_of
@@ -162,3 +163,18 @@ def test_our_result_changed_by_an_archive_is_stored_and_never_a_conflict(recepti
     assert reception.files("quarantine") == []
     assert reception.kept_data_set(image.SOPInstanceUID) == encoded(coerced)
     assert len(reception.files()) == 1
+
+
+def test_a_contradiction_that_was_acknowledged_outlives_its_failing_repetition(
+    reception: Reception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = ct()
+    other = changed(image, PixelData=bytes(512))
+    assert send(reception, image, other) == [0, 0]
+
+    def away(*_: object) -> None:
+        raise DatabaseUnreachable("the database does not answer", "wait")
+
+    monkeypatch.setattr(reception.registry, "record_conflict", away)
+    assert send(reception, other) == [0x0110]
+    assert [data_set_of(path) for path in reception.files("quarantine")] == [encoded(other)]
