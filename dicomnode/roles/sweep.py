@@ -44,6 +44,8 @@ class Sweeper:
             _log.info("series complete", series=key, how="forced" if key in report.series_forced else "quiet")
         for key in report.jobs_created:
             _log.info("job queued", job=key)
+        for key, error in report.studies_failed:
+            _log.error("a study cannot be judged", study=key, exc_info=error)
 
     def leases(self) -> None:
         """Jobs and deliveries of workers that are gone go back to their queue."""

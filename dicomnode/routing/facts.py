@@ -22,3 +22,4 @@ class SweepReport:
     series_forced: tuple[str, ...] = ()
     jobs_created: tuple[str, ...] = ()
     studies_changed_meanwhile: int = 0
+    studies_failed: tuple[tuple[str, Exception], ...] = ()  # an error of ours stopped their judgement

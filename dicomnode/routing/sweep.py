@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from dicomnode.domain.errors import StaleUpdate
+from dicomnode.domain.errors import DicomNodeError, StaleUpdate
 from dicomnode.domain.routes import Route
 from dicomnode.registry import Registry, StudyEvidence, StudyJudgement
 from dicomnode.routing.facts import PipelineFacts, SweepReport
@@ -11,24 +11,33 @@ from dicomnode.routing.judgement import judge
 
 
 def sweep(registry: Registry, routes: Sequence[Route], now: datetime, *, pipelines: Mapping[str, PipelineFacts]) -> SweepReport:
-    """Judge every study in which something arrived: complete series, choose, create jobs, store why. Idempotent."""
+    """Judge every study in which something arrived: complete series, choose, create jobs, store why. Idempotent.
+
+    A study that cannot be judged, by a defect of ours, stops no other. Raises what the database raises.
+    """
     completed: list[str] = []
     forced: list[str] = []
     jobs: list[str] = []
+    failed: list[tuple[str, Exception]] = []
     judged = changed_meanwhile = 0
     for study in registry.studies_to_judge():
-        judgement = judge(study, routes, now, pipelines)
-        if not (judgement.completions or judgement.jobs or judgement.settled):
-            continue
         try:
+            judgement = judge(study, routes, now, pipelines)
+            if not (judgement.completions or judgement.jobs or judgement.settled):
+                continue
             jobs += registry.record_judgement(judgement)
         except StaleUpdate:  # an image arrived between reading and writing: the next sweep judges with it
             changed_meanwhile += 1
             continue
+        except DicomNodeError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the boundary of one study
+            failed.append((study.key, error))
+            continue
         judged += 1
         completed += _keys(study, judgement, forced=False)
         forced += _keys(study, judgement, forced=True)
-    return SweepReport(judged, tuple(completed), tuple(forced), tuple(jobs), changed_meanwhile)
+    return SweepReport(judged, tuple(completed), tuple(forced), tuple(jobs), changed_meanwhile, tuple(failed))
 
 
 def _keys(study: StudyEvidence, judgement: StudyJudgement, *, forced: bool) -> list[str]:

@@ -1,5 +1,6 @@
 """From rows to jobs, on a real database."""
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -272,3 +273,19 @@ def test_the_route_may_match_what_we_were_called(registry: Registry, clock: Cloc
     clock.forward(10)
     assert swept(registry, clock, named) == []
     assert verdicts(registry)["E1"]["why"] == "CalledAETitle is 'DICOMNODE', wanted 'AI_CHEST'"
+
+
+def test_a_study_that_cannot_be_judged_stops_no_other(
+    registry: Registry, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_series(registry, 10)
+    add_series(registry, 10, study="1.2.4", series="1.2.4.1")
+    clock.forward(60)
+
+    def poisoned(study: Any, *rest: Any) -> Any:
+        return judge(study, *rest) if study.key != "S1" else 1 / 0
+
+    monkeypatch.setattr(sys.modules["dicomnode.routing.sweep"], "judge", poisoned)  # the package names a function so
+    report = sweep(registry, (CHEST,), clock.now, pipelines=PIPELINES)
+    assert report.jobs_created == ("J1",)
+    assert [(key, type(error)) for key, error in report.studies_failed] == [("S1", ZeroDivisionError)]
