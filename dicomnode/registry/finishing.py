@@ -58,8 +58,36 @@ def finish(
     result_ids = [(_keep_result(session, job.id, result, now), result.kind.value) for result in results]
     # Only after an operator's retry is there anything older: "not run" objects that wait beside the results of this attempt.
     cancel_waiting(session, job.id, "another attempt gave other results", now, but=[result_id for result_id, _ in result_ids])
+    _keep_deliveries(session, job, result_ids, destinations, kinds_by_destination, now, not_run=event in _NOT_RUN)
+
+
+def keep_results(
+    session: Session,
+    job: ClaimedJob,
+    results: Sequence[ResultObject],
+    destinations: Sequence[str],
+    kinds_by_destination: Mapping[str, Sequence[str]],
+    now: datetime,
+    *,
+    not_run: bool,
+) -> None:
+    """Result objects and their deliveries. not_run: they say "not run", which is said once."""
+    result_ids = [(_keep_result(session, job.id, result, now), result.kind.value) for result in results]
+    _keep_deliveries(session, job, result_ids, destinations, kinds_by_destination, now, not_run=not_run)
+
+
+def _keep_deliveries(
+    session: Session,
+    job: ClaimedJob,
+    result_ids: Sequence[tuple[int, str]],
+    destinations: Sequence[str],
+    kinds_by_destination: Mapping[str, Sequence[str]],
+    now: datetime,
+    *,
+    not_run: bool,
+) -> None:
     for destination in destinations:
-        if event in _NOT_RUN and _not_run_already_said(session, job, destination):
+        if not_run and _not_run_already_said(session, job, destination):
             continue
         kinds = kinds_by_destination.get(destination)
         for result_id, kind in result_ids:

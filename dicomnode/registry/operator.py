@@ -25,6 +25,8 @@ def retry(session: Session, key: str, now: datetime) -> list[str]:
         return _retry_job(session, _job(session, row_id), now)
     if letter == "D":
         delivery = _delivery(session, row_id)
+        if _job(session, delivery.job_id).state == JobState.SUPERSEDED.value:
+            raise UsageError(f"a newer version replaced the job of D{row_id}", f"nothing of it is sent; cancel it: D{row_id}")
         values = {"not_before": now, "created_at": now}
         _change_or_explain(session, delivery, DeliveryEvent.OPERATOR_RETRY, now, values)
         return [f"D{row_id}"]

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import Select, and_, exists, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from dicomnode.domain.results import ResultKind, ResultObject
@@ -171,26 +171,33 @@ def postpone_proof(session: Session, delivery: ClaimedDelivery, retry_after_s: f
     session.execute(update(Delivery).where(still).values(**values))
 
 
-def requeue_lost(session: Session, now: datetime, *, all_sending: bool, reason: str) -> int:
-    """Deliveries whose sender is gone: their outcome is unknown, so the same bytes go again under the same UID."""
-    conditions = [Delivery.state == DeliveryState.SENDING.value]
-    if not all_sending:
-        conditions.append(Delivery.lease_until < now)
-    lost = session.scalars(select(Delivery).where(*conditions).with_for_update(skip_locked=True)).all()
+def requeue_lost(session: Session, now: datetime, *, reason: str) -> int:
+    """Deliveries whose lease ended: their outcome is unknown, so the same bytes go again under the same UID."""
+    return _send_again(session, now, reason, Delivery.lease_until < now)
+
+
+def sender_ended(session: Session, now: datetime, *, worker: str | None, reason: str) -> int:
+    """The same for what a process that has ended was sending; None for all processes."""
+    return _send_again(session, now, reason, *([] if worker is None else [Delivery.worker == worker]))
+
+
+def _send_again(session: Session, now: datetime, reason: str, *conditions: ColumnElement[bool]) -> int:
+    sending = DeliveryState.SENDING.value
+    lost = session.scalars(
+        select(Delivery).where(Delivery.state == sending, *conditions).with_for_update(skip_locked=True)
+    ).all()
     for delivery in lost:
         values = {"worker": "", "lease_until": None, "not_before": now}
         fence = {"starts": delivery.starts}
-        sending = delivery.state
-        change(
-            session,
-            DELIVERY,
-            delivery.id,
-            sending,
-            DeliveryEvent.LEASE_LOST,
-            now=now,
-            reason=reason,
-            fence=fence,
-            values=values,
-        )
+        event = DeliveryEvent.LEASE_LOST
+        change(session, DELIVERY, delivery.id, sending, event, now=now, reason=reason, fence=fence, values=values)
         _cancel_if_superseded(session, delivery.id, now)
     return len(lost)
+
+
+def unfinished(session: Session) -> dict[str, int]:
+    """Destination → how many objects have still to be sent there."""
+    states = [DeliveryState.WAITING.value, DeliveryState.SENDING.value]
+    counted = select(Delivery.destination, func.count(Delivery.id).label("number"))
+    rows = session.execute(counted.where(Delivery.state.in_(states)).group_by(Delivery.destination)).all()
+    return {row.destination: row.number for row in rows}

@@ -205,8 +205,22 @@ def _sent(job: type_json, deliveries: Sequence[type_json]) -> Iterable[str]:
         ids = _list(one["id"] for one in members)
         act = f"; `dicomnode retry {members[0]['id']}` sends it again" if state in ("rejected", "held") else ""
         yield f"{subject} ({ids}) {words}{proved}{wrong}{act}."
+    for destination in dict.fromkeys(one["destination"] for one in deliveries):
+        yield from _stuck([one for one in deliveries if one["destination"] == destination])
     if job["state"] == "done" and not deliveries:
         yield "Nothing was sent."
+
+
+def _stuck(deliveries: Sequence[type_json]) -> Iterable[str]:
+    """What waits for a SEG at the same destination that will not come by itself."""
+    stopped = [one["id"] for one in deliveries if one["kind"] == "SEG" and one["state"] in ("rejected", "held")]
+    waiting = [one["id"] for one in deliveries if one["kind"] != "SEG" and one["state"] == "waiting"]
+    if stopped and waiting:
+        verb = "waits" if len(waiting) == 1 else "wait"
+        yield (
+            f"{_list(waiting)} {verb} for {_list(stopped)} and for an operator: `dicomnode retry {stopped[0]}` once the cause "
+            f"is gone, or `dicomnode cancel {stopped[0]}`, which cancels what waits for it too."
+        )
 
 
 def _list(words: Iterable[str]) -> str:

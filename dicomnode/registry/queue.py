@@ -83,10 +83,13 @@ def claim(session: Session, worker: str, lease_s: float, now: datetime) -> Claim
     change(
         session, JOB, job.id, job.state, JobEvent.CLAIMED, now=now, actor=worker, fence={"starts": job.starts}, values=values
     )
-    return _claimed(session, job, worker, attempt, starts, lease_s)
+    return claimed_as(session, job, worker, attempt, starts, lease_s, refusal_from(job.preset_refusal))
 
 
-def _claimed(session: Session, job: Job, worker: str, attempt: int, starts: int, lease_s: float) -> ClaimedJob:
+def claimed_as(
+    session: Session, job: Job, worker: str, attempt: int, starts: int, lease_s: float, refusal: Refusal | None
+) -> ClaimedJob:
+    """The job as its new owner gets it."""
     study_uid = session.execute(select(Study.study_instance_uid).where(Study.id == job.study_id)).scalar_one()
     series, digests = _series_ref(session, study_uid, job.series_id)
     return ClaimedJob(
@@ -105,7 +108,7 @@ def _claimed(session: Session, job: Job, worker: str, attempt: int, starts: int,
         content_time=job.created_at,
         series=series,
         source_digests=digests,
-        refusal=refusal_from(job.preset_refusal),
+        refusal=refusal,
         predecessor=_predecessor(session, job),
     )
 
@@ -211,9 +214,13 @@ def worker_died(session: Session, worker: str, now: datetime) -> int:
     return len(jobs)
 
 
-def node_restarted(session: Session, now: datetime) -> int:
-    """Nobody runs anything: running jobs are queued with their attempt given back; at 20 starts an operator is waited for."""
-    jobs = session.scalars(select(Job).where(Job.state == JobState.RUNNING.value).with_for_update()).all()
+def workers_ended(session: Session, now: datetime, *, worker: str | None = None) -> int:
+    """A worker, or (None) every worker, ended in order or with the node: its running jobs are queued, their attempt given back.
+
+    At 20 starts an operator is waited for.
+    """
+    mine = [] if worker is None else [Job.worker == worker]
+    jobs = session.scalars(select(Job).where(Job.state == JobState.RUNNING.value, *mine).with_for_update()).all()
     for job in jobs:
         exhausted = job.starts - job.starts_forgiven >= MAX_JOB_STARTS
         held = f"it was found running after {MAX_JOB_STARTS} starts" if exhausted else ""

@@ -13,6 +13,7 @@ from dicomnode.registry import (
     finishing,
     judging,
     migrations,
+    notices,
     operator,
     outbox,
     queries,
@@ -197,25 +198,56 @@ class Registry:
                 kinds_by_destination=kinds_by_destination or {},
             )
 
+    def claim_notice(self, worker: str) -> ClaimedJob | None:
+        """A job that failed with its workers, of which nobody has said "not run" yet; `refusal` is what to say. Given once."""
+        with self._database.read() as session:
+            if not notices.any_unsaid(session):
+                return None
+        with self._database.write() as session:
+            return notices.claim(session, worker)
+
+    def say_not_run(
+        self,
+        job: ClaimedJob,
+        results: Sequence[ResultObject],
+        destinations: Sequence[str],
+        kinds_by_destination: Mapping[str, Sequence[str]],
+    ) -> None:
+        """Keep what `claim_notice` asked for, and its deliveries. StaleUpdate if the job went on meanwhile."""
+        with self._database.write() as session:
+            notices.say(session, job, self._clock(), results, destinations, kinds_by_destination)
+
     def requeue_lost(self, now: datetime | None = None) -> int:
         """Jobs and deliveries whose lease ended go back to their queue; returns how many rows changed."""
         now = self._clock() if now is None else now
         with self._database.write() as session:
             lost = "its sender was not heard of"
-            return queue.requeue_lost(session, now) + outbox.requeue_lost(session, now, all_sending=False, reason=lost)
+            return queue.requeue_lost(session, now) + outbox.requeue_lost(session, now, reason=lost)
 
     def worker_died(self, worker: str) -> int:
-        """The worker died while its supervisor lived: its jobs are queued again, or failed as poison at the third crash."""
+        """The process died while its supervisor lived: its jobs are queued again, or failed as poison at the third crash.
+
+        What it was sending is sent again at once. Returns how many rows changed.
+        """
+        now = self._clock()
         with self._database.write() as session:
-            return queue.worker_died(session, worker, self._clock())
+            lost = outbox.sender_ended(session, now, worker=worker, reason="its sender died")
+            return lost + queue.worker_died(session, worker, now)
+
+    def worker_ended(self, worker: str) -> int:
+        """The process ended without a crash, told to or by itself: what it held goes back, attempts of jobs with it."""
+        now = self._clock()
+        with self._database.write() as session:
+            lost = outbox.sender_ended(session, now, worker=worker, reason="its sender ended")
+            return lost + queue.workers_ended(session, now, worker=worker)
 
     def node_restarted(self) -> int:
         """After a restart of the whole node: nobody runs anything; jobs are queued again with their attempt given back."""
         now = self._clock()
         with self._database.write() as session:
             receiving.all_associations_ended(session, "the node was restarted", now)
-            outbox.requeue_lost(session, now, all_sending=True, reason="the node was restarted")
-            return queue.node_restarted(session, now)
+            outbox.sender_ended(session, now, worker=None, reason="the node was restarted")
+            return queue.workers_ended(session, now)
 
     def retry(self, key: str) -> list[str]:
         """Operator: the same job (J) or delivery (D) again, or let a held series (E) or study (S) go on; changed keys."""
@@ -275,6 +307,11 @@ class Registry:
         """No answer on this delivery's proof yet: ask again later."""
         with self._database.write() as session:
             outbox.postpone_proof(session, delivery, retry_after_s, error, self._clock())
+
+    def unfinished_deliveries(self) -> dict[str, int]:
+        """Destination → how many objects have still to be sent there, also where the settings no longer name it."""
+        with self._database.read() as session:
+            return outbox.unfinished(session)
 
     # queries
 

@@ -83,7 +83,9 @@ class Supervisor:
                 self._listen(child)
                 self._look_after(child)
             self._announce()
-        if not self._killed_while_stopping and self._exit_code is ExitCode.DONE:
+        in_order = not self._killed_while_stopping and self._exit_code is ExitCode.DONE
+        # Only who received can say that nothing was cut off while it arrived.
+        if in_order and any(child.role == "receive" for child in self._children):
             self._registry.mark_clean_stop()
         return self._exit_code
 
@@ -192,8 +194,8 @@ class Supervisor:
             self._stop(ExitCode(code))
         else:
             self._plan_restart(child, code, asked=asked_to_end)
-        if code < 0 and not asked_to_end:
-            self._worker_died(process.pid)
+        if self._stopping_since is None:  # the next start of the node takes everything back
+            self._take_back(process.pid, crashed=code < 0 and not asked_to_end)
         self._write(child)
 
     def _plan_restart(self, child: Child, code: int, *, asked: bool) -> None:
@@ -207,12 +209,13 @@ class Supervisor:
             how = {"signal": signal.Signals(-code).name} if code < 0 else {"exit_code": code}
             _log.error("role ended by itself and is started again", task=child.role, backoff_s=wait_s, **how)
 
-    def _worker_died(self, pid: int) -> None:
-        """A death by signal counts against the job that was running then; the worker's name is its machine and pid."""
+    def _take_back(self, pid: int, *, crashed: bool) -> None:
+        """Jobs and deliveries that the process held; a death by signal counts against the job that was running then."""
+        worker = wiring.worker_name(pid)  # its machine and pid
         try:
-            self._registry.worker_died(wiring.worker_name(pid))
+            (self._registry.worker_died if crashed else self._registry.worker_ended)(worker)
         except DicomNodeError as error:  # the lease runs out by itself
-            _log.error("the death of a worker could not be noted", exc_info=error)
+            _log.error("the end of a worker could not be noted", exc_info=error)
 
     # --- telling others
 
@@ -240,4 +243,7 @@ class Supervisor:
             restarts=child.restarts,
             supervisor_pid=os.getpid(),
         )
-        write_state(self._run_folder, status)
+        try:
+            write_state(self._run_folder, status)
+        except OSError as error:  # a full disk: `status` is late, the node goes on
+            _log.error("the state of a role could not be written", task=child.role, exc_info=error)

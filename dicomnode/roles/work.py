@@ -75,14 +75,17 @@ class Worker:
             self._lifeline.alive()
             try:
                 job = self._registry.claim_job(self._name, self._settings.work.lease_s)
+                notice = None if job is not None else self._registry.claim_notice(self._name)
             except DicomNodeError as error:
                 _log.error("no job could be claimed", exc_info=error)
                 self._lifeline.stop.wait(DATABASE_AWAY_S)
                 continue
-            if job is None:
-                self._lifeline.stop.wait(IDLE_S)
-            else:
+            if job is not None:
                 self.attempt(job)
+            elif notice is not None:
+                self.say_not_run(notice)
+            else:
+                self._lifeline.stop.wait(IDLE_S)
 
     def attempt(self, job: ClaimedJob) -> None:
         """One attempt at one job, its lease held, every ending written down."""
@@ -99,6 +102,20 @@ class Worker:
             _log.warning("result dropped: the job belongs to somebody else now", job=job.key)
         except DicomNodeError as error:  # the lease runs out and the job is tried again
             _log.error("the end of a job could not be written", job=job.key, exc_info=error)
+
+    def say_not_run(self, job: ClaimedJob) -> None:
+        """Say it for a job whose own workers could not: they died, or were not heard of any more."""
+        try:
+            route, refusal = self._route(job), job.refusal
+            if refusal is None or not route.send_not_run:
+                return
+            objects, _ = self._saved(job, route, self._located(job), Analysis(None, refusal))
+            open_to, _ = self._open_to(job, [self._destinations[name] for name in route.send_to])
+            kinds = {one.name: one.profile.kinds for one in open_to}
+            self._registry.say_not_run(job, objects, [one.name for one in open_to], kinds)
+            _log.info("not run was said for a job whose workers died", job=job.key, results=len(objects))
+        except Exception as error:  # noqa: BLE001 - the boundary of a notice: the job's row says what happened all the same
+            _log.error("the notice of a failed job could not be made", job=job.key, exc_info=error)
 
     def run(self, job: ClaimedJob) -> Ending:
         """Load → check → infer → build results → verify → save. The one path of every job."""
@@ -177,8 +194,9 @@ class Worker:
         self, job: ClaimedJob, route: Route, series: SeriesRef, analysis: Analysis
     ) -> tuple[tuple[ResultObject, ...], float]:
         """Objects built in the job's spool folder, verified and made durable; paths count from the store's root."""
-        folder = self._store.spool_dir(job.key)
-        for leftover in folder.iterdir():  # of an attempt that broke off: no row names these files
+        # A folder for each start: rows may name what an earlier end of this job left, such as a "not run" that still waits.
+        folder = self._store.spool_dir(f"{job.key}-{job.starts}")
+        for leftover in folder.iterdir():  # of a first try in this attempt: no row names these files
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         request = self._request(job, route, analysis)
         objects, results_s = build_results(analysis, [one.path for one in series.instances], request, folder)

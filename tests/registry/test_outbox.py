@@ -167,3 +167,34 @@ def test_a_result_that_differs_after_a_retry_takes_the_place_of_what_still_waite
     registry.finish_job(again, JobEvent.FINISHED, results=Spool().objects(again), destinations=["pacs"])
     assert last(registry, "D1") == "cancelled"
     assert claim(registry).result.kind == "SEG"
+
+
+@pytest.mark.parametrize("how", ["worker_died", "worker_ended"])
+def test_what_a_process_was_sending_when_it_ended_goes_again_at_once(registry: Registry, how: str) -> None:
+    outbox(registry, "pacs", "archive")
+    claim(registry, "pacs", "here:1")
+    claim(registry, "archive", "here:2")
+    assert getattr(registry, how)("here:1") == 1
+    assert (last(registry, "D1"), last(registry, "D4")) == ("waiting", "sending")
+    assert claim(registry).key == "D1"
+
+
+def test_explain_says_what_waits_for_a_seg_that_does_not_come_by_itself(registry: Registry) -> None:
+    outbox(registry)
+    registry.finish_delivery(claim(registry), DeliveryEvent.REJECTED, status=0x0122, error="class not supported")
+    assert "D2 and D3 wait for D1 and for an operator: `dicomnode retry D1`" in str(registry.explain("S1")["paragraph"])
+
+
+def test_a_rejected_object_of_a_replaced_version_is_not_sent_after_all(registry: Registry, clock: Clock) -> None:
+    outbox(registry)
+    registry.finish_delivery(claim(registry), DeliveryEvent.REJECTED, status=0xA900, error="data set does not match")
+    registry.add_instance(received("1.2.3.1.9", at=clock.now), ours=False)
+    with pytest.raises(UsageError, match="a newer version replaced the job of D1"):
+        registry.retry("D1")
+    assert registry.cancel("D1") == ["D1"]
+
+
+def test_what_has_still_to_be_sent_is_counted_for_every_destination_that_rows_name(registry: Registry) -> None:
+    outbox(registry, "pacs", "gone")
+    registry.finish_delivery(claim(registry), DeliveryEvent.ACCEPTED, status=0)
+    assert registry.unfinished_deliveries() == {"pacs": 2, "gone": 3}

@@ -258,3 +258,49 @@ def test_a_retry_that_ends_the_same_way_sends_nothing_twice(registry: Registry) 
         if job.starts == 1:
             registry.retry("J1")
     assert registry.status_counts()["counts"]["deliveries"]["sent"] == 2  # type: ignore[index]
+
+
+def test_a_worker_that_was_told_to_end_costs_its_job_no_attempt_and_no_crash(registry: Registry) -> None:
+    add_series(registry, 3)
+    queue_job(registry)
+    for number in range(5):
+        assert claimed(registry, f"w{number}").attempt == 1
+        assert registry.worker_ended("another") == 0
+        assert registry.worker_ended(f"w{number}") == 1
+    assert state(registry, "J1") == "queued"
+
+
+def test_a_job_that_failed_with_its_workers_is_said_to_be_not_run_once(registry: Registry, clock: Clock) -> None:
+    add_series(registry, 3)
+    queue_job(registry)
+    assert registry.claim_notice("well") is None
+    for crash in range(3):
+        claimed(registry, f"w{crash}")
+        registry.worker_died(f"w{crash}")
+        clock.forward(3600)
+    notice = registry.claim_notice("well")
+    assert notice is not None
+    assert notice.refusal is not None
+    assert "died 3 times" in notice.refusal.message
+    assert registry.claim_notice("well") is None
+    registry.say_not_run(notice, Spool().objects(notice, ("SR", "SC")), ["pacs"], {"pacs": ("SC",)})
+    assert state(registry, "J1") == "failed"
+    delivery = registry.claim_delivery("d", "pacs", 60)
+    assert delivery is not None
+    assert delivery.result.kind == "SC"
+    assert registry.claim_delivery("d", "pacs", 60) is None
+
+
+def test_a_notice_that_comes_after_an_operators_retry_is_dropped(registry: Registry, clock: Clock) -> None:
+    add_series(registry, 3)
+    queue_job(registry)
+    for crash in range(3):
+        claimed(registry, f"w{crash}")
+        registry.worker_died(f"w{crash}")
+        clock.forward(3600)
+    notice = registry.claim_notice("well")
+    assert notice is not None
+    registry.retry("J1")
+    with pytest.raises(StaleUpdate):
+        registry.say_not_run(notice, Spool().objects(notice, ("SR",)), ["pacs"], {})
+    assert registry.claim_delivery("d", "pacs", 60) is None

@@ -15,10 +15,12 @@ import pytest
 
 from dicomnode import routing
 from dicomnode.domain.clock import utc_now
+from dicomnode.domain.imaging import Refusal, RefusalCode
 from dicomnode.phantom import Phantom, ThoraxSpec, small_thorax, thorax, write_study
 from dicomnode.receiving import Receiver
 from dicomnode.registry import ClaimedJob, Registry
 from dicomnode.roles import wiring
+from dicomnode.roles.analysis import Analysis
 from dicomnode.roles.leftovers import sweep_spool
 from dicomnode.roles.lifeline import Lifeline
 from dicomnode.roles.sweep import pipeline_facts
@@ -29,6 +31,7 @@ from tests.peers.dcmtk import dcmsend
 from tests.peers.node import chest_route, destination, settings_text
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
+A_REFUSAL = Refusal(RefusalCode.PROCESSING_FAILED, "it failed", "look at the logs")
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -226,3 +229,39 @@ def test_a_hanging_job_ends_its_worker_and_a_draining_one_gives_it_back(
     else:
         assert one.registry.worker_died("sleeper") == 1
         assert one.ending()[0]["crashes"] == 1
+
+
+def test_a_retry_leaves_the_not_run_objects_that_still_wait_on_disk(
+    bench: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(PIPELINES / "tiny", tmp_path / "pipelines" / "tiny")
+    one = bench(pipelines=tmp_path / "pipelines")
+    one.receive(small_thorax(5), tmp_path / "study")
+    shutil.rmtree(tmp_path / "pipelines" / "tiny" / "models")
+    one.worker.attempt(one.claim())
+    waiting = [one.store.absolute(path) for path, _, _ in one.registry.known_files() if path.parts[0] == "spool"]
+    assert len(waiting) == 2
+    one.registry.retry("J1")
+    again = one.claim()
+    one.worker._saved(again, one.worker._route(again), one.worker._located(again), Analysis(None, A_REFUSAL))
+    assert all(path.is_file() for path in waiting)
+
+
+def test_a_job_whose_workers_died_is_said_to_be_not_run_by_one_that_is_well(
+    bench: Callable[..., Bench], tmp_path: Path
+) -> None:
+    one = bench()
+    one.receive(small_thorax(5), tmp_path / "study")
+    clock = [utc_now()]
+    one.registry._clock = lambda: clock[0]
+    for _ in range(3):
+        one.claim()
+        assert one.registry.worker_died(wiring.worker_name()) == 1
+        clock[0] += timedelta(hours=1)
+    notice = one.registry.claim_notice(wiring.worker_name())
+    assert notice is not None
+    one.worker.say_not_run(notice)
+    job, results, deliveries = one.ending()
+    assert (job["state"], job["reason_code"]) == ("failed", "poison")
+    assert {result["kind"] for result in results} == {"SR", "SC"}
+    assert {delivery["state"] for delivery in deliveries} == {"waiting"}
