@@ -5,35 +5,27 @@ A part stands between `<!-- generated: NAME … -->` and `<!-- end generated -->
 
 import re
 import sys
-from collections.abc import Callable, Mapping
-from enum import StrEnum
+from collections.abc import Callable
 from pathlib import Path
 
-from dicomnode.domain.states import DELIVERY_TRANSITIONS, JOB_TRANSITIONS, SERIES_TRANSITIONS
+from dicomnode.cli.settings_template import settings_template
+from dicomnode.domain.states import DELIVERY_TRANSITIONS, JOB_TRANSITIONS, SERIES_TRANSITIONS, diagram
 
 DOCS = Path(__file__).parent
 
 
-def _diagram(title: str, table: Mapping[tuple[StrEnum, StrEnum], StrEnum]) -> str:
-    arrows: dict[tuple[str, str], list[str]] = {}
-    for (state, event), then in table.items():
-        arrows.setdefault((state.value, then.value), []).append(event.value)
-    lines = [f"  {start} --> {end}: {', '.join(events)}" for (start, end), events in arrows.items()]
-    return "\n".join([f"**{title}**", "", "```mermaid", "stateDiagram-v2", *lines, "```"])
-
-
 def states() -> str:
     """The three state diagrams, drawn from the tables."""
-    return "\n\n".join(
-        [
-            _diagram("Series", SERIES_TRANSITIONS),
-            _diagram("Job", JOB_TRANSITIONS),
-            _diagram("Delivery", DELIVERY_TRANSITIONS),
-        ]
-    )
+    tables = {"Series": SERIES_TRANSITIONS, "Job": JOB_TRANSITIONS, "Delivery": DELIVERY_TRANSITIONS}
+    return "\n\n".join(f"**{title}**\n\n```mermaid\n{diagram(table)}\n```" for title, table in tables.items())
 
 
-PARTS: dict[str, Callable[[], str]] = {"states": states}
+def settings() -> str:
+    """The settings file that `dicomnode init` writes."""
+    return f"```toml\n{settings_template(Path('/var/lib/dicomnode'))}```"
+
+
+PARTS: dict[str, Callable[[], str]] = {"states": states, "settings": settings}
 _MARKED = re.compile(r"(<!-- generated: (\w+)[^>]*-->\n)(.*?)(<!-- end generated -->)", re.DOTALL)
 
 
