@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from dicomnode.domain.received import Received
@@ -17,7 +17,7 @@ from dicomnode.registry.tables import Association, Conflict, Instance, Mark, Res
 from dicomnode.registry.text import clean, header_text, whole_number
 from dicomnode.registry.transitions import SERIES, began, change
 
-_CLEAN_STOP = "clean_stop"
+_CLEAN_STOP, _VERIFIED = "clean_stop", "verified"
 _PAGE = 2000
 _INSERT_INSTANCE = insert(Instance.__table__)  # type: ignore[arg-type]
 # These updates run for each image, and no object in the session shows their columns: nothing to bring up to date.
@@ -246,6 +246,14 @@ def known_files(session: Session, after: tuple[int, int, int]) -> Iterator[tuple
             yield index, row_id, Path(path), size_bytes, sha256
 
 
+def files_since(session: Session, since: datetime | None, after: int) -> list[tuple[int, Path, int, str]]:
+    """One page of (id, path, size, SHA-256) of instances received at `since` or later (all for None), behind this id."""
+    newer = [] if since is None else [Instance.received_at >= since]
+    statement = select(Instance.id, Instance.path, Instance.size_bytes, Instance.sha256)
+    page = session.execute(statement.where(Instance.id > after, *newer).order_by(Instance.id).limit(_PAGE))
+    return [(row.id, Path(row.path), row.size_bytes, row.sha256) for row in page]
+
+
 def last_clean_stop(session: Session) -> datetime | None:
     """When the node last stopped in order."""
     return session.scalar(select(Mark.at).where(Mark.name == _CLEAN_STOP))
@@ -254,3 +262,13 @@ def last_clean_stop(session: Session) -> datetime | None:
 def mark_clean_stop(session: Session, now: datetime) -> None:
     """The node stops in order."""
     session.merge(Mark(name=_CLEAN_STOP, at=now))
+
+
+def verified_until(session: Session) -> datetime | None:
+    """What arrived before needs no second look: the newer of the last clean stop and the last look that found no damage."""
+    return session.scalar(select(func.max(Mark.at)).where(Mark.name.in_([_CLEAN_STOP, _VERIFIED])))
+
+
+def mark_verified(session: Session, until: datetime) -> None:
+    """All that arrived before was looked at after a crash and is as it was acknowledged."""
+    session.merge(Mark(name=_VERIFIED, at=until))

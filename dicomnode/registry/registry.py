@@ -129,6 +129,27 @@ class Registry:
         with self._database.read() as session:
             return receiving.instances_since(session, since)
 
+    def files_since(self, since: datetime | None) -> Iterator[tuple[Path, int, str]]:
+        """(relative path, size in bytes, SHA-256 of the data set) of the instances received at `since` or later."""
+        after = 0
+        while True:
+            with self._database.read() as session:  # in pages, as in `known_files`
+                page = receiving.files_since(session, since, after)
+            if not page:
+                return
+            after = page[-1][0]
+            yield from ((path, size_bytes, sha256) for _, path, size_bytes, sha256 in page)
+
+    def verified_until(self) -> datetime | None:
+        """What arrived before needs no look after a crash; None: nothing was ever looked at."""
+        with self._database.read() as session:
+            return receiving.verified_until(session)
+
+    def mark_verified(self, until: datetime) -> None:
+        """All that arrived before `until` was looked at and is on disk as it was acknowledged."""
+        with self._database.write() as session:
+            receiving.mark_verified(session, until)
+
     # routing
 
     def studies_to_judge(self) -> list[StudyEvidence]:

@@ -2,6 +2,7 @@
 
 import time
 
+from dicomnode.domain.clock import utc_now
 from dicomnode.registry import Registry
 from dicomnode.storage import KnownFile, Store, fsck
 
@@ -24,12 +25,15 @@ def sweep_spool(store: Store, registry: Registry, *, older_than_s: float = LEFT_
 
 
 def damaged_since_clean_stop(store: Store, registry: Registry) -> int:
-    """How many instances that arrived after the last orderly stop are not on disk as they were acknowledged.
+    """How many instances that arrived after the last orderly stop, or look, are not on disk as they were acknowledged.
 
-    After an orderly stop there is nothing to look at. Bytes are durable before their row is, so more than 0 means that the disk
-    or somebody else lost them; their senders' copies are taken again, and `dicomnode fsck` names them.
+    After an orderly stop there is nothing to look at, and what was found whole is not looked at again. Bytes are durable before
+    their row is, so more than 0 means that the disk or somebody else lost them; their senders' copies are taken again, and
+    `dicomnode fsck` names them.
     """
-    newer = registry.instances_since(registry.last_clean_stop())
-    known = (KnownFile(one.path, one.size_bytes, one.sha256) for one in newer)
+    began = utc_now()
+    known = (KnownFile(*one) for one in registry.files_since(registry.verified_until()))
     report = fsck(store, known, verify_digests=True, find_orphans=False)
+    if report.ok:
+        registry.mark_verified(began)
     return len(report.missing) + len(report.corrupt)

@@ -192,3 +192,18 @@ def test_a_restart_ends_the_associations_that_nobody_can_end_any_more(registry: 
     registry.node_restarted()
     (study,) = registry.studies_to_judge()
     assert study.associations == ()
+
+
+def test_what_was_found_whole_after_a_crash_is_not_looked_at_again(
+    registry: Registry, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiving, "_PAGE", 3)
+    assert registry.verified_until() is None
+    add_series(registry, 8, at=clock.now)
+    assert len(list(registry.files_since(registry.verified_until()))) == 8
+    registry.mark_verified(clock.forward(10))
+    registry.add_instance(received("1.2.3.1.9", at=clock.forward(10)), ours=False)
+    assert [path.name for path, _, _ in registry.files_since(registry.verified_until())] == ["1.2.3.1.9.dcm"]
+    clock.forward(10)
+    registry.mark_clean_stop()
+    assert list(registry.files_since(registry.verified_until())) == []

@@ -174,7 +174,7 @@ def test_sigterm_ends_in_order_and_the_service_manager_is_told_all_along(tmp_pat
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(address))
         manager.settimeout(30)
-        one.start_only("sweep")
+        one.start_only("receive")
         said: set[str] = set()
         while not {"READY=1", "WATCHDOG=1"} <= said:
             said |= set(manager.recv(4096).decode().splitlines())
