@@ -34,7 +34,6 @@ class Bundle:
     preprocessing: tuple[Any, ...]
     network: torch.nn.Module
     inferer: Any
-    postprocessing: tuple[Any, ...]
     device: torch.device
 
 
@@ -50,7 +49,7 @@ def load_bundle(folder: Path, sidecar: Sidecar, device: torch.device, *, trusted
         raise PipelineError(
             f"{folder.name}: its configuration cannot be built: {_innermost(error)}", "correct configs/inference.json"
         ) from error
-    if missing := [key for key in ("preprocessing", "network_def", "inferer") if content.get(key) is None]:
+    if missing := [key for key in WANTED_KEYS if content.get(key) is None]:
         raise PipelineError(f"{folder.name}: configs/inference.json has no {', '.join(missing)}", "add it to the bundle")
     network = content["network_def"]
     _load_weights(network, verified_weights(folder, sidecar))
@@ -59,7 +58,6 @@ def load_bundle(folder: Path, sidecar: Sidecar, device: torch.device, *, trusted
         preprocessing=tuple(_flat(content["preprocessing"])),
         network=network.eval().to(device=device, memory_format=memory_format),
         inferer=content["inferer"],
-        postprocessing=tuple(_flat(content.get("postprocessing"))),
         device=device,
     )
 
@@ -140,8 +138,6 @@ def _load_weights(network: torch.nn.Module, path: Path) -> None:
 
 
 def _flat(transforms: Any) -> Iterator[Any]:
-    if transforms is None:
-        return
     if isinstance(transforms, monai.transforms.Compose):
         transforms = transforms.transforms
     if isinstance(transforms, list | tuple):

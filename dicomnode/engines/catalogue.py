@@ -139,7 +139,7 @@ def _bundle_findings(folder: Path, sidecar: Sidecar) -> tuple[CheckFinding, ...]
         findings += [
             CheckFinding("error", f"configs/inference.json has no {key!r}", "add it, as MONAI's bundle specification says")
             for key in WANTED_KEYS
-            if key not in config and key != "postprocessing"
+            if key not in config
         ]
         findings += [
             CheckFinding(

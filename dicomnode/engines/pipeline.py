@@ -44,7 +44,7 @@ def load_pipeline(folder: Path, *, device: str = "auto", trusted_digests: frozen
 
 
 class Pipeline:
-    """One model, warm. `run` is deterministic: the same image and speed on the same machine give the same Findings."""
+    """One model, warm. One image gives the same Findings each time; at speed "fast" a timing chooses the precision."""
 
     def __init__(self, sidecar: Sidecar, bundle: "Bundle", identity: ModelIdentity) -> None:
         self.identity = identity

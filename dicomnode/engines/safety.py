@@ -1,8 +1,8 @@
 """What of a bundle's configuration may be handed to MONAI's ConfigParser, decided on the raw JSON or YAML.
 
 ConfigParser evaluates `$…`, instantiates any `_target_` (os.system too) and reads other files for `%file::id`, so nothing that
-was not looked at here ever reaches it. Only what the wanted keys refer to is kept; the rest of the file (training, evaluators,
-imports) is left out unread. A second check, with the classes at hand, is `bundle.resolve_targets`.
+was not looked at here ever reaches it. Only what the wanted keys refer to is kept; the rest of the file (evaluators,
+postprocessing, imports) is left out unread. The second check, with the classes at hand, is in `bundle`.
 """
 
 import ast
@@ -17,7 +17,7 @@ import yaml
 
 from dicomnode.domain.errors import PipelineError
 
-WANTED_KEYS = ("preprocessing", "network_def", "inferer", "postprocessing")
+WANTED_KEYS = ("preprocessing", "network_def", "inferer")
 PROVIDED_KEYS = frozenset({"device", "bundle_root"})  # set by the node, whatever the file says
 ALLOWED_MODULES = ("monai.transforms", "monai.inferers", "monai.networks.nets", "torch.nn")
 

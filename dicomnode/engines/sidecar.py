@@ -51,13 +51,16 @@ class IntensityRules(_Table):
 
 
 class BundleRules(_Table):
-    """How the bundle's output is read. The bundle's own files say everything else."""
+    """How the bundle's output is read. The bundle's own files say everything else.
+
+    Its postprocessing is not run: `activation` stands for it, and the probabilities are interpolated to the source grid before
+    the most probable channel is chosen.
+    """
 
     weights: str = "models/model.safetensors"
     weights_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     image_key: str = "image"
     activation: Literal["softmax", "sigmoid", "none"] = "softmax"  # what turns the network's output into probabilities
-    back_to_grid: Literal["resample", "bundle"] = "resample"  # our own interpolation, or the bundle's postprocessing (Invertd)
 
 
 class BodyRules(_Table):

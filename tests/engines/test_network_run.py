@@ -39,7 +39,7 @@ class _Counting(torch.nn.Module):
 
 def _bundle(network: torch.nn.Module, *transforms: Any, at_once: int = 4) -> Bundle:
     inferer = SlidingWindowInferer(roi_size=(32, 32, 32), sw_batch_size=at_once, overlap=0.0)
-    return Bundle(tuple(transforms), network.eval(), inferer, (), torch.device("cpu"))
+    return Bundle(tuple(transforms), network.eval(), inferer, torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
