@@ -61,6 +61,14 @@ def _uid_root(root: str | None) -> str | None:
     return root
 
 
+def _database_url(url: str | None) -> str | None:
+    if url is not None and url.startswith("sqlite"):
+        path = url.partition(":///")[2].partition("?")[0]
+        if not path or path.startswith(":memory:"):  # each role would have its own, and none would be kept
+            raise ValueError("an SQLite database needs a file: sqlite:////absolute/path.db")
+    return url
+
+
 def _texts(value: object) -> object:
     """One text or number, or a list of them → a tuple of texts."""
     values = value if isinstance(value, list | tuple) else (value,)
@@ -70,6 +78,8 @@ def _texts(value: object) -> object:
 
 
 AETitle = Annotated[str, AfterValidator(_ae_title)]
+Host = Annotated[str, Field(pattern=r"^\S+$")]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -94,7 +104,7 @@ class Node(Section):
 class Database(Section):
     """Where the rows are. None: an SQLite file in `data_dir`."""
 
-    url: str | None = None
+    url: Annotated[str | None, AfterValidator(_database_url)] = None
 
 
 class Tls(Section):
@@ -109,7 +119,7 @@ class Tls(Section):
 class Dicom(Section):
     """Our DICOM listener. Loopback until peers are listed."""
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Port = 11112
     also_called: tuple[AETitle, ...] = ()
     tls: Tls | None = None
@@ -134,7 +144,7 @@ class Pipelines(Section):
 class Work(Section):
     """The worker: which device, how long a job may take before it counts as hung."""
 
-    device: str = "auto"
+    device: Device = "auto"
     lease_s: Seconds = 60.0
     job_timeout_s: Seconds = 3600.0
     drain_s: Seconds = 30.0  # how long a running job may go on after SIGTERM before its attempt is given back
@@ -164,7 +174,7 @@ class PeerSettings(Section):
 
     name: Name
     ae_title: AETitle
-    host: str
+    host: Host
     port: Port
     may: frozenset[Literal["store", "query", "retrieve", "commit"]] = frozenset()
 
@@ -335,7 +345,7 @@ def read_settings(path: Path | None = None, *, required: bool = True) -> tuple[S
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise SettingsError(
             f"settings file {path} does not exist", "write it with: dicomnode init, or correct --config"

@@ -1,6 +1,7 @@
 """What is wrong with settings, each as one line: what, and what to do about it."""
 
 import difflib
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, get_args
@@ -56,10 +57,17 @@ def variable_of(location: Iterable[int | str]) -> str:
     return PREFIX + "__".join(str(part).upper() for part in location)
 
 
+def _sets(variable: str, location: tuple[int | str, ...]) -> bool:
+    """Whether this variable of the environment gave the value at `location`."""
+    place = variable_of(location)
+    return variable.upper() == place or place.startswith(f"{variable.upper()}__")
+
+
 def explain(settings: type[BaseModel], error: ErrorDetails, where: str) -> SettingsError:
     """pydantic's words as ours."""
     location = error["loc"]
     place = _place(location)
+    where = next((f"the variable {one}" for one in os.environ if _sets(one, location)), where)
     if error["type"] == "extra_forbidden":
         near = nearest(str(location[-1]), _fields_at(settings, location[:-1]))
         return SettingsError(
@@ -67,6 +75,10 @@ def explain(settings: type[BaseModel], error: ErrorDetails, where: str) -> Setti
         )
     if error["type"] == "missing":
         return SettingsError(f"setting {place} is missing", f"add it in {where}")
+    if error["type"] == "tuple_type":
+        table = location in {("peers",), ("destinations",), ("routes",)}
+        remedy = f"write [[{place}]] instead of [{place}]" if table else f"put what {place} names in brackets, [ … ],"
+        return SettingsError(f"setting {place} is wrong: it must be a list", f"{remedy} in {where}")
     message = error["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     given = "" if place == "database.url" else f" (it is {error['input']!r:.80})"  # a URL may hold a password

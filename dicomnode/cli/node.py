@@ -1,5 +1,6 @@
 """The node itself: `init`, `run`, `status`, `version`."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +9,7 @@ import typer
 from dicomnode import __version__
 from dicomnode.cli.options import ConfigOption, DebugOption, JsonOption, existing_registry, loaded
 from dicomnode.cli.output import print_json, say, table
-from dicomnode.domain.errors import SettingsError, UsageError
+from dicomnode.domain.errors import DicomNodeError, SettingsError, UsageError
 
 # Where a service's settings live its data do not (FHS 3.0, 3.7 and 5.8).
 SYSTEM_SETTINGS, SYSTEM_DATA = Path("/etc/dicomnode"), Path("/var/lib/dicomnode")
@@ -37,18 +38,34 @@ def init(
             file.write(settings_template(data_dir))
     except OSError as error:
         raise SettingsError(f"{path} cannot be written: {error.strerror}", "name a folder that you may write") from None
-    settings = loaded(path)
-    wiring.make_folders(settings)
-    wiring.open_store(settings).prepare()
-    registry = wiring.open_registry(settings)
-    revision = registry.prepare()
-    registry.close()
+    try:
+        settings = loaded(path)
+        wiring.make_folders(settings)
+        wiring.open_store(settings).prepare()
+        registry = wiring.open_registry(settings)
+        revision = registry.prepare()
+        registry.close()
+        _hand_over(settings.data_dir)
+    except (DicomNodeError, OSError):
+        path.unlink()  # else the next try, with the cause mended, finds settings that "exist already"
+        raise
     if as_json:
         print_json("init", {"config": path, "data_dir": settings.data_dir, "revision": revision})
         return
     say(f"settings  {path}")
     say(f"data      {settings.data_dir}")
     say("next      add your PACS under [[peers]], then: dicomnode check, dicomnode run")
+
+
+def _hand_over(data_dir: Path) -> None:
+    """What root made in the service user's data folder becomes that user's: the service could not write it otherwise.
+
+    systemd does this (StateDirectory=) only where the folder itself is not the user's, which `adduser --home` makes it.
+    """
+    owner = data_dir.stat()
+    if os.geteuid() == 0 and owner.st_uid != 0:
+        for made in data_dir.rglob("*"):
+            os.chown(made, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def run(

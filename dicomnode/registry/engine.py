@@ -14,13 +14,14 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session
 
 from dicomnode.domain.errors import DatabaseUnreachable, DicomNodeError, OutOfSpace, SettingsError
 from dicomnode.registry.tables import Base
 
 BUSY_TIMEOUT_S = 30
+_DAMAGED = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
 
 
 class Database:
@@ -124,6 +125,13 @@ def translated_errors() -> Iterator[None]:
         yield
     except (OperationalError, InterfaceError) as error:
         raise _translated(error) from None
+    except DatabaseError as error:
+        if getattr(error.orig, "sqlite_errorname", "").startswith(_DAMAGED):
+            raise DatabaseUnreachable(
+                "the database file is damaged, or is no SQLite database",
+                "stop the node, keep the file aside, and put the newest copy that `dicomnode db backup` made in its place",
+            ) from None
+        raise
 
 
 def _translated(error: DBAPIError) -> DicomNodeError:

@@ -1,5 +1,6 @@
 """What scripts lean on: words after the command, exit codes, the form of errors, one JSON document."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -188,3 +189,29 @@ def test_check_with_a_dead_destination_or_a_taken_port_is_1(command: type_comman
     assert wrong == {"ports", "peers", "pipelines"}
     for one in answer.document["checks"]:
         assert one["ok"] or one["remedy"]
+
+
+def test_an_init_that_failed_can_be_tried_again(command: type_command, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert command("init", "node", "--data-dir", tmp_path / "file" / "data").code == 2
+    again = command("init", "node")
+    assert again.code == 0, again.err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to another user")
+def test_what_root_makes_in_the_service_users_folder_is_the_service_users(command: type_command, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    os.chown(data, 4711, 4712)
+    assert command("init", "node", "--data-dir", data).code == 0
+    owners = {(one.stat().st_uid, one.stat().st_gid) for one in data.rglob("*")}
+    assert owners == {(4711, 4712)}
+
+
+@pytest.mark.parametrize("words", [("status",), ("explain", "S1"), ("fsck",), ("db", "upgrade"), ("run",)], ids=" ".join)
+def test_a_damaged_database_is_3_and_says_what_to_do(command: type_command, site: Path, words: tuple[str, ...]) -> None:
+    (site.parent / "data" / "dicomnode.db").write_bytes(bytes(range(256)) * 400)
+    answer = command(*words, "--config", site)
+    assert answer.code == 3
+    assert "damaged" in answer.error[0]
+    assert "backup" in answer.error[1]

@@ -139,6 +139,12 @@ def test_an_unknown_variable_names_the_nearest_one(monkeypatch: pytest.MonkeyPat
         ('[[peers]]\nname = "p"\nae_title = "P"\nhost = "h"\n', "peers[1].port is missing"),
         ('[[peers]]\nname = "p"\nae_title = "P"\nhost = "h"\nport = 1\nmay = ["delete"]\n', "peers[1].may"),
         ("[node\n", "is no TOML"),
+        ('[database]\nurl = "sqlite://"\n', "database.url is wrong: an SQLite database needs a file"),
+        ('[database]\nurl = "sqlite:///:memory:"\n', "database.url is wrong: an SQLite database needs a file"),
+        ('[work]\ndevice = "gpu"\n', "work.device is wrong"),
+        ('[[peers]]\nname = "p"\nae_title = "P"\nhost = ""\nport = 1\n', "peers[1].host is wrong"),
+        ('[peers]\nname = "p"\n', "peers is wrong: it must be a list — write [[peers]] instead of [peers] in"),
+        ('[pipelines]\nfolders = "models"\n', "pipelines.folders is wrong: it must be a list — put"),
         (WHOLE.replace('send_to = ["pacs"]', 'send_to = ["pcs"]'), "names destination 'pcs', which does not exist"),
         (
             WHOLE.replace('peer = "pacs"', 'peer = "pasc"'),
@@ -218,3 +224,16 @@ def test_the_machines_zone_is_one_that_exists(monkeypatch: pytest.MonkeyPatch) -
     assert machine_timezone() == "Europe/Berlin"
     monkeypatch.setenv("TZ", "Nowhere/City")
     assert machine_timezone()
+
+
+def test_a_wrong_variable_is_named_rather_than_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DICOMNODE_DICOM__PORT", "abc")
+    (problem,) = problems_of(WHOLE)
+    assert "dicom.port is wrong" in problem
+    assert problem.endswith("correct it in the variable DICOMNODE_DICOM__PORT")
+
+
+def test_a_file_that_an_editor_began_with_a_byte_order_mark_is_understood() -> None:
+    path = written("")
+    path.write_bytes(b"\xef\xbb\xbf" + WHOLE.encode())
+    assert read_settings(path)[1] == ()
