@@ -23,7 +23,7 @@ from dicomnode.network import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_N
 from dicomnode.receiving.handler import InstanceHandler, StoreRequest
 from dicomnode.receiving.ledger import InstanceLedger
 from dicomnode.receiving.limits import Limits
-from dicomnode.receiving.transport import BoundedDimse, BoundedSocket
+from dicomnode.receiving.transport import BoundedDimse, BoundedSocket, Buffered
 
 _log = structlog.get_logger("receiving")
 
@@ -58,9 +58,11 @@ class _Session:
 class ServedAssociation(Association):  # type: ignore[misc]
     """An association whose end is always noticed."""
 
-    def __init__(self, entity: AE, connection: socket.socket, limits: Limits, at_end: "type_at_end") -> None:
+    def __init__(
+        self, entity: AE, connection: socket.socket, limits: Limits, buffered: Buffered, at_end: "type_at_end"
+    ) -> None:
         super().__init__(entity, MODE_ACCEPTOR)
-        self.dimse = BoundedDimse(self, limits)
+        self.dimse = BoundedDimse(self, limits, buffered)
         self.bounded_socket = BoundedSocket(self, connection, limits)
         self.set_socket(self.bounded_socket)
         self.dul.daemon = True  # a thread that waits for a peer must not keep the process
@@ -74,9 +76,18 @@ class ServedAssociation(Association):  # type: ignore[misc]
         finally:
             self.dul.kill_dul()
             self.bounded_socket.close_gently()
+            self.dimse.done_with()
             self._at_end(self)
 
     def _serve_request(self, msg: Any, context_id: int) -> None:
+        data_set = getattr(msg, "DataSet", None)
+        size = data_set.getbuffer().nbytes if data_set is not None else 0
+        try:
+            self._answer(msg, context_id)
+        finally:
+            self.dimse.done_with(size)
+
+    def _answer(self, msg: Any, context_id: int) -> None:
         # pynetdicom leaves a C-STORE-RQ that lacks a field or its data set without any answer: the sender would wait for ever.
         if isinstance(msg, C_STORE) and msg.MessageIDBeingRespondedTo is None and not msg.is_valid_request:
             if msg.MessageID is None or context_id not in self._accepted_cx:
@@ -111,6 +122,7 @@ class StockScp:
     ) -> None:
         """ae_titles: those under which we may be called, our own first. sop_classes: storage classes that are accepted."""
         self._handler, self._ledger, self._permissions, self._limits = handler, ledger, permissions, limits
+        self._buffered = Buffered(limits)
         titles = [title.strip() for title in ae_titles]
         self._called = frozenset(titles)
         self._entity = _entity(titles[0], limits)
@@ -122,7 +134,7 @@ class StockScp:
     def serve(self, connection: socket.socket, address: str) -> None:
         """Begin to speak with a connection whose association request has come in. Returns at once."""
         connection.setblocking(True)
-        association = ServedAssociation(self._entity, connection, self._limits, self._ended)
+        association = ServedAssociation(self._entity, connection, self._limits, self._buffered, self._ended)
         association.name = f"AcceptorThread-{connection.fileno()}"  # pynetdicom finds its acceptors by this word
         association.acceptor.maximum_length = self._limits.announced_pdu_bytes
         association.acceptor.ae_title = self._entity.ae_title

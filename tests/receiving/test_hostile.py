@@ -98,6 +98,29 @@ def test_a_data_set_beyond_the_limit_is_aborted(make_reception: Callable[..., Re
     assert echo(local_peer(reception.port), "MODALITY") < 5
 
 
+def test_many_peers_together_cannot_fill_the_memory_and_a_small_image_still_gets_in(
+    make_reception: Callable[..., Reception], tmp_path: Path
+) -> None:
+    reception = make_reception(limits=Limits(max_associations=8, max_buffered_bytes=4 << 20))
+    piece = pdu(DATA, pdv(bytes(60_000), command=False, last=False))
+    with ExitStack() as stack:
+        senders = [stack.enter_context(RawSender(reception.port)) for _ in range(4)]
+        for sender in senders:
+            assert sender.associate() == ASSOCIATE_AC
+            sender.send(pdu(DATA, pdv(store_command("1.2.3"), command=True, last=True)))
+            for _ in range(16):  # just below the limit when all four are at it
+                sender.send(piece)
+        assert reception.send(saved(ct(), tmp_path)) == [0]
+        with suppress(ConnectionError):
+            for _ in range(200):
+                senders[0].send(piece)
+        assert senders[0].receive()[0] in {0, ABORT}
+        assert reception.send(*(saved(ct(), tmp_path) for _ in range(20))) == [0] * 20
+    assert reception.receiver is not None
+    buffered = reception.receiver._scp._buffered
+    wait_until(lambda: (buffered._total, buffered._held) == (0, {}), timeout_s=10, what="all of it to count no more")
+
+
 def test_too_many_associations_are_rejected_and_one_is_served_when_another_ends(
     make_reception: Callable[..., Reception],
 ) -> None:
