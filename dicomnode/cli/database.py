@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dicomnode.cli.options import ConfigOption, DebugOption, JsonOption, existing_registry, loaded, sqlite_path
-from dicomnode.cli.output import print_json, say, table
+from dicomnode.cli.output import print_error, print_json, say, table
 from dicomnode.domain.errors import CorruptInstance, StorageError, UsageError
 
 if TYPE_CHECKING:
@@ -94,6 +94,9 @@ def fsck(
         if rows:
             table(("what", "file"), rows)
     if not ok:
+        lost, orphans = len(report.missing) + len(report.corrupt), len(report.orphans)
+        remedy = "let the sender send these studies again" if lost else "dicomnode fsck --mend puts them aside"
+        print_error(f"{lost} files are missing or damaged, {orphans} are known to no row", remedy)
         raise typer.Exit(1)
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import resource
-import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dicomnode.cli.options import ConfigOption, DebugOption, JsonOption, loaded
-from dicomnode.cli.output import only_the_document_on_stdout, print_json, say, table
+from dicomnode.cli.output import only_the_document_on_stdout, print_error, print_json, say, table
 from dicomnode.cli.progress import progress
 from dicomnode.domain.errors import DicomNodeError, PipelineError, UsageError
 from dicomnode.domain.imaging import Image2D, Refusal, SeriesRef
@@ -74,6 +73,7 @@ def volume(
         table(columns, rows)
         _say_ignored(found)
     if all(one["outcome"] == "refused" for one in described):
+        _say_why_not(described, "no series makes a volume or an image")
         raise typer.Exit(1)
 
 
@@ -99,6 +99,14 @@ def _ignored(found: "Scan") -> list[dict[str, object]]:
 def _say_ignored(found: "Scan") -> None:
     if found.ignored:
         table(("ignored", "why"), found.ignored)
+
+
+def _say_why_not(records: list[dict[str, Any]], what: str) -> None:
+    """The error line of an answer that is no: the first record's reason stands for all."""
+    if records:
+        print_error(f"{what}: {records[0]['reason']}", records[0]["remedy"] or "the answer names each and why")
+    else:
+        print_error("no series was found", "name DICOM image files, or folders of them")
 
 
 def infer(
@@ -133,6 +141,7 @@ def infer(
         _say_runs(runs)
         _say_ignored(found)
     if not any(one["outcome"] == "done" for one in runs):
+        _say_why_not(runs, "the pipeline finished on no series")
         raise typer.Exit(1)
 
 
@@ -278,5 +287,3 @@ def _say_runs(runs: list[dict[str, Any]]) -> None:
             say(f"{statement['name']}: {statement['value']} ({statement['probability']:.2f})")
         for written in one["objects"]:
             say(f"  {written['kind']}  {written['path']}")
-    if not runs:
-        sys.stderr.write("no series was found\n")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from dicomnode.cli.options import ConfigOption, DebugOption, JsonOption, existing_registry, loaded
-from dicomnode.cli.output import print_json, say, table
+from dicomnode.cli.output import print_error, print_json, say, table
 
 if TYPE_CHECKING:
     from dicomnode.registry import Registry
@@ -79,6 +79,7 @@ def _change(command: str, config: Path | None, as_json: bool, change: "Callable[
     else:
         say(f"changed: {', '.join(changed) or 'nothing'}")
     if not changed:
+        print_error("there was nothing to change", "dicomnode explain STUDY shows how things stand")
         raise typer.Exit(1)
 
 

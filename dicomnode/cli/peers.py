@@ -72,6 +72,10 @@ def send(
         say(f"{sent} of {len(files)} files sent to {peer}")
         if failed:
             table(("file", "why"), [(one["path"], one["why"]) for one in failed])
+    if not files:
+        print_error("no files were found", "name DICOM files, or folders of them")
+    elif failed:
+        print_error(f"{len(failed)} of {len(files)} files were not sent to {peer}", "the answer names each and why")
     if failed or not files:
         raise typer.Exit(1)
 

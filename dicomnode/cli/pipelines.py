@@ -4,6 +4,7 @@ import shutil
 import stat
 import tempfile
 import zipfile
+import zlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dicomnode.cli.options import ConfigOption, DebugOption, JsonOption, loaded
-from dicomnode.cli.output import only_the_document_on_stdout, print_json, say, table
-from dicomnode.domain.errors import PipelineError, UsageError
+from dicomnode.cli.output import only_the_document_on_stdout, print_error, print_json, say, table
+from dicomnode.domain.errors import PipelineError, SettingsError, UsageError
 
 if TYPE_CHECKING:
     from dicomnode.settings import Settings
@@ -82,6 +83,8 @@ def check_folder(
         if findings:
             table(("", "what", "what to do"), [(one.level, one.what, one.remedy) for one in findings])
     if not ok:
+        first = next(one for one in findings if one.level == "error")
+        print_error(first.what, first.remedy)
         raise typer.Exit(1)
 
 
@@ -96,10 +99,14 @@ def add(
     """Check a pipeline and copy it to the node's own pipelines."""
     settings = loaded(config)
     store = settings.data_dir / "pipelines"
-    store.mkdir(parents=True, exist_ok=True)
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        remedy = "set node.data_dir to a folder that this user may write"
+        raise SettingsError(f"folder {store} cannot be made: {error.strerror}", remedy) from None
     with tempfile.TemporaryDirectory(dir=store, prefix=".adding-") as workplace:
         folder = _unpacked(source, Path(workplace))
-        name, version, digest = _checked(folder)
+        name, version, digest = _checked(folder, source)
         target = store / name
         if target.exists() and not replace:
             raise UsageError(f"pipeline {name!r} was added before", "say --replace to put the new one in its place")
@@ -115,13 +122,13 @@ def add(
         say(f"digest {digest}; list it under pipelines.trusted if the bundle brings code of its own that you trust")
 
 
-def _checked(folder: Path) -> tuple[str, str, str]:
-    """Name, version and digest of a pipeline without errors. Raises PipelineError."""
+def _checked(folder: Path, source: Path) -> tuple[str, str, str]:
+    """Name, version and digest of a pipeline without errors. Raises PipelineError, which names `source`, not its copy."""
     from dicomnode import engines
 
     errors = [one for one in engines.check_pipeline(folder) if one.level == "error"]
     if errors:
-        raise PipelineError(errors[0].what, errors[0].remedy)
+        raise PipelineError(errors[0].what.replace(str(folder), str(source)), errors[0].remedy)
     info = next(one for one in engines.find_pipelines([folder.parent]) if one.folder == folder)
     return info.name, info.version, info.digest
 
@@ -153,7 +160,11 @@ def _unzip(source: Path, target: Path) -> None:
             outside = not (target / member.filename).resolve().is_relative_to(target.resolve())
             if outside or stat.S_ISLNK(member.external_attr >> 16):
                 raise UsageError(f"{source} holds {member.filename!r}, which leads out of it", "do not use this ZIP")
-        archive.extractall(target)  # every member was looked at
+        try:
+            archive.extractall(target)  # every member was looked at
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+            # RuntimeError: zipfile's word for an encrypted member.
+            raise UsageError(f"{source} cannot be unpacked: {error}", "get it again, or pack it as a plain ZIP") from None
 
 
 def _found(settings: "Settings", name: str) -> Path:

@@ -84,6 +84,7 @@ class Supervisor:
                 self._look_after(child)
             self._announce()
         in_order = not self._killed_while_stopping and self._exit_code is ExitCode.DONE
+        _log.info("node stopped")
         # Only who received can say that nothing was cut off while it arrived.
         if in_order and any(child.role == "receive" for child in self._children):
             self._registry.mark_clean_stop()
@@ -129,6 +130,7 @@ class Supervisor:
         if self._stopping_since is not None:
             return
         self._stopping_since, self._exit_code = time.monotonic(), exit_code
+        _log.info("node stopping")
         notify("STOPPING=1")
         for child in self._children:
             self._tell_to_end(child, "stopping")

@@ -198,3 +198,44 @@ def test_an_older_database_is_2_and_names_the_upgrade(command: type_command, sit
     (database,) = [one for one in answer.document["checks"] if one["name"] == "database"]
     assert database["ok"] is False
     assert "f00" in json.dumps(database)
+
+
+def test_a_broken_bundle_or_zip_is_one_line_that_names_what_was_given(
+    command: type_command, site: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(PIPELINES / "tiny", broken)
+    (broken / "models" / "model.safetensors").unlink()
+    answer = command("pipelines", "add", broken, "--config", site)
+    assert answer.code == 1
+    assert str(broken) in answer.error[0]
+    checked = command("pipelines", "check", broken, "--json", "--config", site)
+    assert checked.code == 1
+    assert checked.document["ok"] is False
+    assert "missing" in checked.error[0]
+    packed = Path(shutil.make_archive(str(tmp_path / "tiny"), "zip", PIPELINES / "tiny"))
+    damaged = bytearray(packed.read_bytes())
+    damaged[300:340] = bytes(40)
+    packed.write_bytes(damaged)
+    answer = command("pipelines", "add", packed, "--config", site)
+    assert answer.code == 2
+    assert str(packed) in answer.error[0]
+
+
+def test_every_answer_that_is_no_ends_with_an_error_line(command: type_command, site: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    peer = '\n[[peers]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = 9\n'
+    site.write_text(site.read_text() + peer)
+    orphan = site.parent / "data" / "instances" / "orphan.dcm"
+    orphan.write_bytes(b"left behind")
+    for words in (
+        ("volume", empty),
+        ("infer", empty, "--pipeline", "tiny", "--out", tmp_path / "out"),
+        ("send", "pacs", empty),
+        ("fsck",),
+    ):
+        answer = command(*words, "--json", "--config", site)
+        assert answer.code == 1, words
+        assert answer.error
+        assert answer.document["schema"] == f"dicomnode.{words[0]}/1"
