@@ -12,6 +12,7 @@ from pynetdicom.association import Association
 from dicomnode.domain.errors import PeerUnreachable
 from dicomnode.domain.routes import Peer
 from dicomnode.network.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicomnode.network.reactor import guard, hold
 
 # pynetdicom's standard handlers write AE titles, UIDs and whole identifiers into logs; none of that may get there.
 _config.LOG_HANDLER_LEVEL = "none"
@@ -50,6 +51,7 @@ def associate(
         association.abort()
         raise
     if association.is_established:
+        hold(association)
         association.release()
 
 
@@ -82,6 +84,7 @@ def _request(peer: Peer, our_ae_title: str, contexts: Sequence[tuple[str, Sequen
         raise _connection_failed(peer, error) from None
     if not association.is_established:
         raise _why(association, peer, timeouts, connected=bool(connected), waited_s=time.monotonic() - started)
+    guard(association)
     return association
 
 

@@ -14,6 +14,7 @@ from dicomnode.domain.routes import Peer
 from dicomnode.domain.statuses import SUCCESS
 from dicomnode.network.association import Timeouts, associate
 from dicomnode.network.contexts import UNCOMPRESSED, class_and_syntax
+from dicomnode.network.reactor import hold
 
 _PENDING = frozenset({0xFF00, 0xFF01})  # PS3.4 C.4.1.1.4
 
@@ -27,6 +28,7 @@ def echo(peer: Peer, our_ae_title: str, *, timeouts: Timeouts = Timeouts(dimse_s
     """Seconds from the first packet to the C-ECHO response. Raises PeerUnreachable, also for an answer other than success."""
     started = time.monotonic()
     with associate(peer, our_ae_title, [(Verification, UNCOMPRESSED)], timeouts=timeouts) as association:
+        hold(association)
         status = _status(association.send_c_echo())
         elapsed = time.monotonic() - started
     if status != SUCCESS:
@@ -50,6 +52,7 @@ def send_file(association: Association, path: Path) -> int | None:
             f"the peer accepted no presentation context for {UID(sop_class).name} in {UID(syntax).name}",
             "let the peer accept that SOP class and transfer syntax",
         )
+    hold(association)
     try:
         return _status(association.send_c_store(path if syntax in accepted else dcmread(path)))
     except RuntimeError:  # the association ended before we could send
@@ -78,6 +81,7 @@ def find_instance(
     model = StudyRootQueryRetrieveInformationModelFind
     found, status = False, None
     with associate(peer, our_ae_title, [(model, UNCOMPRESSED)], timeouts=timeouts) as association:
+        hold(association)
         for response, match in association.send_c_find(identifier, model):
             status = _status(response)
             if status in _PENDING and match is not None:
