@@ -31,12 +31,14 @@ def network() -> torch.nn.Module:
     parser.read_config(BUNDLE / "configs" / "inference.json")
     network: torch.nn.Module = parser.get_parsed_content("network_def")
     network.load_state_dict(load_file(WEIGHTS))
-    return network.eval()
+    return network.eval().to(memory_format=torch.channels_last_3d)
 
 
 @pytest.fixture(scope="module")
 def case() -> Case:
-    return phantom_case(800_000_001, region="chest")
+    whole = phantom_case(800_000_001, region="chest")
+    part = np.s_[:, :, :96]  # enough for windows to differ from the whole; quicker
+    return Case(whole.name, whole.image[part], whole.truth[part], whole.lesions)
 
 
 def test_the_weights_are_below_five_megabytes_and_are_those_that_the_metadata_name(metadata: dict[str, Any]) -> None:
@@ -77,7 +79,7 @@ def test_window_and_crop_change_the_lungs_by_no_more_than_a_hundredth_of_dice(ne
     with torch.inference_mode():
         whole = _lungs(network(padded), image.shape)
         windows = _lungs(
-            sliding_window_inference(padded, (160, 160, 96), 1, network, overlap=0.25, mode="gaussian"), image.shape
+            sliding_window_inference(padded, (160, 160, 64), 1, network, overlap=0.25, mode="gaussian"), image.shape
         )
         box = _box_around(case.truth == TRUTH_LUNG, margin=12)
         part = torch.from_numpy(np.ascontiguousarray(scaled[0, 0].numpy()[box]))[None, None]
