@@ -69,6 +69,18 @@ def _database_url(url: str | None) -> str | None:
     return url
 
 
+def _device(name: str) -> str:
+    if name not in {"auto", "cpu", "cuda"} and not (name.startswith("cuda:") and name[5:].isdecimal()):
+        raise ValueError('use "auto", "cpu", "cuda" or one of several as "cuda:1"')
+    return name
+
+
+def _host(name: str) -> str:
+    if not name or not name.isprintable() or " " in name:
+        raise ValueError("give a host name or an IP address")
+    return name
+
+
 def _texts(value: object) -> object:
     """One text or number, or a list of them → a tuple of texts."""
     values = value if isinstance(value, list | tuple) else (value,)
@@ -78,8 +90,8 @@ def _texts(value: object) -> object:
 
 
 AETitle = Annotated[str, AfterValidator(_ae_title)]
-Host = Annotated[str, Field(pattern=r"^\S+$")]
-Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")]
+Host = Annotated[str, AfterValidator(_host)]
+Device = Annotated[str, AfterValidator(_device)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]

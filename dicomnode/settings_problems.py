@@ -1,6 +1,7 @@
 """What is wrong with settings, each as one line: what, and what to do about it."""
 
 import difflib
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -139,6 +140,13 @@ def _destination_problems(destination: "DestinationSettings", peers: list[str], 
         )
 
 
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
 def _route_problems(route: "RouteSettings", destinations: list[str], where: str) -> Iterable[SettingsError]:
     what = f"route {route.name!r}"
     for name in route.send_to:
@@ -150,5 +158,11 @@ def _route_problems(route: "RouteSettings", destinations: list[str], where: str)
                 f"{what} matches {keyword!r}, which is no indexed DICOM keyword",
                 f"the nearest one is {nearest(keyword, MATCH_KEYWORDS)}: correct it in {where}",
             )
+    for keyword, values in route.match.items():
+        for value in values:
+            if value.startswith(("<", ">")) and not _is_number(value.lstrip("<>").removeprefix("=")):
+                yield SettingsError(
+                    f"{what} compares {keyword} with {value!r}, which is no number", f'write it as "<=3.0" in {where}'
+                )
     if route.max_wait_s < route.quiet_s:
         yield SettingsError(f"{what} has max_wait_s below quiet_s", f"raise max_wait_s to {route.quiet_s:g} or more in {where}")
