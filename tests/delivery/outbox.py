@@ -20,7 +20,7 @@ from dicomnode.domain.results import ResultKind, ResultObject
 from dicomnode.domain.routes import Destination, DestinationProfile, Peer
 from dicomnode.domain.states import JobEvent
 from dicomnode.domain.uids import derived_uid
-from dicomnode.registry import PlannedJob, Registry, StudyJudgement
+from dicomnode.registry import PlannedJob, Registry, SeriesCompletion, StudyJudgement
 from dicomnode.storage import Store
 from tests.peers.waiting import wait_until
 
@@ -80,8 +80,12 @@ class Outbox:
         study, series, source = (derived_uid([kind, str(self._studies)]) for kind in ("study", "series", "source"))
         self._arrive(study, series, source)
         for evidence in self.registry.studies_to_judge():
-            planned = PlannedJob("chest-ct", "chest_ct", evidence.series[0].series_id, evidence.series[0].generation, 0)
-            self.registry.record_judgement(StudyJudgement(evidence.study_id, evidence.arrivals, jobs=(planned,), settled=True))
+            one = evidence.series[0]
+            whole = SeriesCompletion(one.series_id, complete=True, forced=False, evidence={})
+            planned = PlannedJob("chest-ct", "chest_ct", one.series_id, one.generation, 0)
+            self.registry.record_judgement(
+                StudyJudgement(evidence.study_id, evidence.arrivals, completions=(whole,), jobs=(planned,), settled=True)
+            )
         job = self.registry.claim_job("test worker", 60)
         assert job is not None
         folder = self.store.spool_dir(job.key)
