@@ -1,10 +1,9 @@
 """Phantoms as DICOM: axial CT series, a localizer, a coronal reformat; every file a valid CT Image Storage instance.
 
-Equipment and UIDs say that a phantom wrote them: UIDs are 2.25.<UUIDv8> (PS3.5 B.2, RFC 9562 5.8) that begin with their own
-40-bit mark, so they are the same for the same phantom and never those of this software's results.
+Equipment and UIDs say that a phantom wrote them: UIDs carry the phantoms' own mark, so they are the same for the same phantom
+and never those of this software's results.
 """
 
-import hashlib
 from pathlib import Path
 from typing import Literal
 
@@ -13,9 +12,9 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
+from dicomnode.domain.uids import PHANTOM_MARK, derived_uid
 from dicomnode.phantom.spec import PatientText, Phantom
 
-PHANTOM_UID_MARK = int.from_bytes(b"PHNTM", "big")
 MANUFACTURER = "dicomnode phantom"
 _RESCALE_INTERCEPT = -1024
 
@@ -24,11 +23,7 @@ Orientation = Literal["axial", "prone"]
 
 def phantom_uid(*parts: object) -> str:
     """A UID that follows from `parts` alone and carries the phantoms' mark."""
-    digest = int.from_bytes(hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest(), "big")
-    value = (PHANTOM_UID_MARK << 88) | (digest & ((1 << 88) - 1))
-    value = (value & ~(0xF << 76)) | (8 << 76)  # version 8
-    value = (value & ~(0x3 << 62)) | (2 << 62)  # RFC variant
-    return f"2.25.{value}"
+    return derived_uid([str(part) for part in parts], mark=PHANTOM_MARK)
 
 
 def write_study(
