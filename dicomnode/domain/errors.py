@@ -3,6 +3,7 @@
 DicomNodeError
 ├── SettingsError            exit code 2
 ├── UsageError               exit code 2
+│   └── NothingToDo          exit code 1
 ├── UnreachableError         exit code 3, retryable
 │   ├── PeerUnreachable
 │   └── DatabaseUnreachable
@@ -55,6 +56,12 @@ class UsageError(DicomNodeError):
     """The command was called wrongly."""
 
     exit_code = ExitCode.USAGE
+
+
+class NothingToDo(UsageError):
+    """Rightly asked, but it does not exist, or is in a state in which this changes nothing."""
+
+    exit_code = ExitCode.NO
 
 
 class UnreachableError(DicomNodeError):

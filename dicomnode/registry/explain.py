@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from dicomnode.domain.errors import UsageError
+from dicomnode.domain.errors import NothingToDo
 from dicomnode.domain.states import JobEvent, SeriesState
 from dicomnode.registry.judging import announced, open_associations
 from dicomnode.registry.paragraph import paragraph
@@ -19,7 +19,7 @@ def explain(session: Session, text: str, now: datetime) -> dict[str, object]:
     """See `Registry.explain`."""
     study_id = find_study(session, text)
     if study_id is None:
-        raise UsageError(
+        raise NothingToDo(
             f"no study is known as {text!r}",
             "give a Study Instance UID, a key such as S12 or an accession number; see `studies`",
         )

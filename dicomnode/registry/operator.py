@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from dicomnode.domain.errors import UsageError
+from dicomnode.domain.errors import NothingToDo, UsageError
 from dicomnode.domain.results import ResultKind
 from dicomnode.domain.states import DeliveryEvent, DeliveryState, ImpossibleTransition, JobEvent, JobState
 from dicomnode.registry import conflicts, keys
@@ -26,7 +26,7 @@ def retry(session: Session, key: str, now: datetime) -> list[str]:
     if letter == "D":
         delivery = _delivery(session, row_id)
         if _job(session, delivery.job_id).state == JobState.SUPERSEDED.value:
-            raise UsageError(f"a newer version replaced the job of D{row_id}", f"nothing of it is sent; cancel it: D{row_id}")
+            raise NothingToDo(f"a newer version replaced the job of D{row_id}", f"nothing of it is sent; cancel it: D{row_id}")
         values = {"not_before": now, "created_at": now}
         _change_or_explain(session, delivery, DeliveryEvent.OPERATOR_RETRY, now, values)
         return [f"D{row_id}"]
@@ -155,7 +155,7 @@ def _change_or_explain(
         )
     except ImpossibleTransition:
         wanted = [state.value for state, known in kind.transitions if known is event]
-        raise UsageError(
+        raise NothingToDo(
             f"{kind.letter}{row.id} is {row.state}", f"this works on a {kind.name} that is {' or '.join(wanted)}"
         ) from None
 
@@ -181,5 +181,5 @@ def _delivery(session: Session, row_id: int) -> Delivery:
     return delivery
 
 
-def _unknown(text: str) -> UsageError:
-    return UsageError(f"nothing is known as {text!r}", _SHOWN_BY)
+def _unknown(text: str) -> NothingToDo:
+    return NothingToDo(f"nothing is known as {text!r}", _SHOWN_BY)

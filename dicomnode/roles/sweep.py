@@ -34,11 +34,14 @@ class Sweeper:
         self, registry: Registry, store: Store, routes: tuple[Route, ...], facts: Mapping[str, routing.PipelineFacts]
     ) -> None:
         self._registry, self._store, self._routes, self._facts = registry, store, routes, facts
+        self._listening_since = utc_now()  # the receiver starts with this role
         self.last_sweep_at = time.monotonic()
 
     def completeness(self) -> None:
         """Which series are complete, which route takes them: jobs."""
-        report = routing.sweep(self._registry, self._routes, utc_now(), pipelines=self._facts)
+        report = routing.sweep(
+            self._registry, self._routes, utc_now(), pipelines=self._facts, listening_since=self._listening_since
+        )
         self.last_sweep_at = time.monotonic()
         for key in report.series_completed:
             _log.info("series complete", series=key, how="forced" if key in report.series_forced else "quiet")

@@ -51,11 +51,14 @@ def test_a_killed_node_goes_on_where_it_was(tiny_hospital: Hospital, tmp_path: P
     paths = write_study(small_thorax(41), tmp_path / "study")
     node = tiny_hospital.node
     tiny_hospital.pacs.start()
+    # The sender takes a moment to go on.
+    node.config.write_text(node.config.read_text().replace("quiet_s = 1", "quiet_s = 6"))
     node.start()
     if moment == "while receiving":
         send(tiny_hospital, *paths[: len(paths) // 2])
         node.kill()
-        node.start()
+        node.start_only()
+        wait_until(lambda: listens(node.port), timeout_s=60, what="the node to listen again")
         send(tiny_hospital, *paths[len(paths) // 2 :])
     else:
         send(tiny_hospital, tmp_path / "study")

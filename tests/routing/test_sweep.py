@@ -64,6 +64,18 @@ def test_a_restart_of_the_node_takes_up_the_wait_where_it_was(registry: Registry
     again.close()
 
 
+def test_silence_while_the_node_was_down_does_not_complete_half_a_study(registry: Registry, clock: Clock) -> None:
+    add_series(registry, 10)
+    clock.forward(120)  # the node was down; its sender could not go on
+    up_again = clock.now
+    clock.forward(2)
+    report = sweep(registry, (CHEST,), clock.now, pipelines=PIPELINES, listening_since=up_again)
+    assert report.jobs_created == ()
+    clock.forward(9)
+    report = sweep(registry, (CHEST,), clock.now, pipelines=PIPELINES, listening_since=up_again)
+    assert report.jobs_created == ("J1",)
+
+
 def test_a_series_spread_over_two_associations_stays_one(registry: Registry, clock: Clock) -> None:
     first = registry.association_opened("MODALITY", "DICOMNODE", "127.0.0.1")
     for number in range(1, 61):
