@@ -58,7 +58,7 @@ def study_uid_of(path: Path) -> str:
 
 
 def wait_for_end(hospital: Hospital, study_uid: str, timeout_s: float = 240) -> dict[str, Any]:
-    """The explanation of a study once no job of it is open and all its deliveries have been proved."""
+    """The explanation of a study once no job of it is open and all its deliveries are proved or, of a replaced version, cancelled."""
     latest: dict[str, Any] = {}
 
     def ended() -> bool:
@@ -71,7 +71,7 @@ def wait_for_end(hospital: Hospital, study_uid: str, timeout_s: float = 240) -> 
             bool(series)
             and all(one["state"] == "complete" for one in series)
             and all(job["state"] not in {"queued", "running"} for job in jobs)
-            and all(delivery["state"] == "confirmed" for delivery in deliveries)
+            and all(delivery["state"] in {"confirmed", "cancelled"} for delivery in deliveries)
         )
 
     try:
