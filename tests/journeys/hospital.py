@@ -58,7 +58,7 @@ def study_uid_of(path: Path) -> str:
 
 
 def wait_for_end(hospital: Hospital, study_uid: str, timeout_s: float = 240) -> dict[str, Any]:
-    """The explanation of a study once no job of it is open and all its deliveries are proved or, of a replaced version, cancelled."""
+    """The explanation of a study once no job is open and all deliveries are proved or, of a replaced version, cancelled."""
     latest: dict[str, Any] = {}
 
     def ended() -> bool:
