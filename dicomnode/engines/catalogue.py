@@ -151,10 +151,19 @@ def _bundle_findings(folder: Path, sidecar: Sidecar) -> tuple[CheckFinding, ...]
         ]
     except PipelineError as error:
         findings.append(CheckFinding("error", error.what, error.remedy))
+    return (*findings, *_weights_findings(folder, sidecar))
+
+
+def _weights_findings(folder: Path, sidecar: Sidecar) -> tuple[CheckFinding, ...]:
+    findings = []
     try:
         weights = verified_weights(folder, sidecar)
         if weights.suffix != ".safetensors":
             findings.append(CheckFinding("warning", f"{weights.name} is a pickle", "store the weights as safetensors"))
+        elif (wrong := _unreadable_tensors(weights)) is not None:
+            findings.append(
+                CheckFinding("error", f"{weights.name} holds no tensors: {wrong}", "store the weights as safetensors")
+            )
         if sidecar.bundle.weights_sha256 is None and "weights_sha256" not in read_metadata(folder):
             findings.append(
                 CheckFinding(
@@ -164,6 +173,17 @@ def _bundle_findings(folder: Path, sidecar: Sidecar) -> tuple[CheckFinding, ...]
     except PipelineError as error:
         findings.append(CheckFinding("error", error.what, error.remedy))
     return tuple(findings)
+
+
+def _unreadable_tensors(weights: Path) -> str | None:
+    """What is wrong with the header of a safetensors file, which says what the whole file must hold; None if nothing is."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(weights, framework="numpy") as tensors:
+            return None if list(tensors.keys()) else "it is empty"
+    except (SafetensorError, OSError) as error:
+        return str(error)
 
 
 def _metadata_findings(folder: Path, sidecar: Sidecar) -> tuple[CheckFinding, ...]:

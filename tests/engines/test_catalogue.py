@@ -109,6 +109,11 @@ def test_missing_parts_of_a_bundle_are_named(bundle: Path) -> None:
     assert [f.level for f in check_pipeline(bundle / "nothing")] == ["error"]
 
 
+def test_weights_that_are_no_tensors_are_found_before_any_run(bundle: Path) -> None:
+    (bundle / "models" / "model.safetensors").write_bytes(b"not tensors at all")
+    assert ["no tensors" in finding.what for finding in check_pipeline(bundle) if finding.level == "error"] == [True]
+
+
 def test_shipped_pipelines_can_be_described() -> None:
     assert [info.name for info in find_pipelines([PIPELINES])] == ["chest_ct"]
     (info,) = find_pipelines([PIPELINES])
