@@ -63,6 +63,17 @@ def read_only(array: np.ndarray) -> np.ndarray:
     return array
 
 
+def spacing_of(affine: NDArray[np.float64]) -> tuple[float, float, float]:
+    """(z, y, x) distance between voxel centres in mm of a 4×4 affine that maps (z, y, x, 1) to LPS mm."""
+    z, y, x = np.linalg.norm(affine[:3, :3], axis=0)
+    return float(z), float(y), float(x)
+
+
+def voxel_ml_of(affine: NDArray[np.float64]) -> float:
+    """Volume in ml of one voxel of that affine."""
+    return abs(float(np.linalg.det(affine[:3, :3]))) / 1000.0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Volume:
     """A geometrically right stack.
@@ -91,13 +102,12 @@ class Volume:
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """(z, y, x) distance between voxel centres in mm."""
-        z, y, x = np.linalg.norm(self.affine[:3, :3], axis=0)
-        return float(z), float(y), float(x)
+        return spacing_of(self.affine)
 
     @property
     def voxel_ml(self) -> float:
         """Volume of one voxel in ml."""
-        return abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000.0
+        return voxel_ml_of(self.affine)
 
 
 class SpacingOrigin(StrEnum):

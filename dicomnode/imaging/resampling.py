@@ -13,6 +13,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from dicomnode.domain.imaging import spacing_of, voxel_ml_of
+
 _PARALLEL_TOLERANCE = 1e-4  # in voxels of the source per voxel of the target: 0.05 voxel over 512
 _ROUNDING = 1e-6
 Value = TypeVar("Value", bound=np.generic)
@@ -30,13 +32,12 @@ class Grid:
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """(z, y, x) distance between voxel centres in mm."""
-        z, y, x = np.linalg.norm(self.affine[:3, :3], axis=0)
-        return float(z), float(y), float(x)
+        return spacing_of(self.affine)
 
     @property
     def voxel_ml(self) -> float:
         """Volume of one voxel in ml."""
-        return abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000.0
+        return voxel_ml_of(self.affine)
 
     def part(self, box: Box) -> "Grid":
         """The grid of `array[box]`; slices with start and stop, step 1."""

@@ -176,7 +176,7 @@ class Worker:
         info = self._info(name)
         if info is None:
             return ModelIdentity(name, "unknown", "", "", "", demonstration=True)
-        return ModelIdentity(info.name, info.version, info.digest, "", "", demonstration=info.demonstration)
+        return info.identity
 
     def _refused(self, job: ClaimedJob, route: Route, series: SeriesRef, analysis: Analysis) -> Ending:
         """Say "AI not run" in the PACS, unless the image shows another region: then nobody expected a result."""
