@@ -1,6 +1,6 @@
 """The same SOP Instance UID with other content: what differs, and what that means (DESIGN section 5).
 
-Judged rarely, so pydicom reads both files. The pixels are compared by digest, never decoded: receiving knows no codecs.
+Judged rarely, so both files are read again: the pixels as digests of their encoded value, the headers by pydicom.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,12 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from dicomnode.receiving.header import Header
+from dicomnode.receiving.pixels import pixel_digest, stored_header
 from dicomnode.registry import ConflictKind
+
+# pydicom takes many times the header's size in memory; no image's header is nearly as long.
+_MOST_COMPARED_BYTES = 32 << 20
 
 # How an object travelled, was signed or (Derivation Description and Code Sequence) compressed; nothing of what it says.
 _TRANSPORT_TAGS = frozenset(
@@ -42,18 +47,27 @@ _LOSSLESS = _NATIVE_LITTLE_ENDIAN | {
 }
 
 
-def judge(stored: Path, received: Path, *, same_pixels: bool, syntaxes: tuple[str, str]) -> ConflictKind | None:
+def judge(stored: Path, received: Path, *, syntaxes: tuple[str, str]) -> ConflictKind | None:
     """What the new file contradicts in the stored one; None if only transport or private elements differ.
 
-    same_pixels: whether the digests of the pixel values agree. syntaxes: transfer syntaxes of the two.
+    syntaxes: transfer syntaxes of the two. What cannot be compared is not called the same: it is PIXELS.
     """
-    if not same_pixels and not _may_be_the_same_pixels(*syntaxes):
-        return ConflictKind.PIXELS
     try:
+        headers = stored_header(stored, syntaxes[0]), stored_header(received, syntaxes[1])
+        if not _may_be_the_same_pixels(*syntaxes):
+            digests = pixel_digest(stored, headers[0], syntaxes[0]), pixel_digest(received, headers[1], syntaxes[1])
+            if digests[0] != digests[1]:
+                return ConflictKind.PIXELS
+        if max(_bytes_before_pixels(stored, headers[0]), _bytes_before_pixels(received, headers[1])) > _MOST_COMPARED_BYTES:
+            return ConflictKind.PIXELS
         tags = differing_tags(dcmread(stored, stop_before_pixels=True), dcmread(received, stop_before_pixels=True))
-    except Exception:  # noqa: BLE001 - what cannot be compared is not called the same
+    except Exception:  # noqa: BLE001 - a damaged file makes pydicom raise many kinds
         return ConflictKind.PIXELS
     return kind_of(tags)
+
+
+def _bytes_before_pixels(path: Path, header: Header) -> int:
+    return header.pixels[0] if header.pixels else path.stat().st_size
 
 
 def _may_be_the_same_pixels(first: str, second: str) -> bool:

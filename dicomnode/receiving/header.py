@@ -1,8 +1,9 @@
-"""Understands a received data set up to its pixel data: identity, indexed attributes, where the pixels are."""
+"""Understands a data set up to its pixel data, while it comes: identity, indexed attributes, where the pixels are."""
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
@@ -10,10 +11,10 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Imp
 from dicomnode.domain.errors import InvalidInstance
 from dicomnode.domain.received import INDEXED_KEYWORDS
 from dicomnode.domain.statuses import CANNOT_UNDERSTAND
-from dicomnode.receiving.elements import UNDEFINED, Element, Encoding, Unscannable, Walker
-from dicomnode.receiving.values import as_text, encodings_of
+from dicomnode.receiving.elements import ElementReader, Encoding, Unscannable, Wanted
+from dicomnode.receiving.values import text_of
 
-_DEFLATED = frozenset(
+DEFLATED = frozenset(
     {
         str(DeflatedExplicitVRLittleEndian),
         "1.2.840.10008.1.2.4.95",  # JPIP Referenced Deflate
@@ -33,9 +34,10 @@ def _tag(keyword: str) -> int:
     return int(tag)
 
 
-_WANTED: Mapping[int, tuple[str, str]] = {
-    _tag(keyword): (keyword, dictionary_VR(keyword)) for keyword in (*INDEXED_KEYWORDS, *_IDENTITY)
-}
+_KEYWORDS: Mapping[int, str] = {_tag(keyword): keyword for keyword in (*INDEXED_KEYWORDS, *_IDENTITY)}
+_DICTIONARY_VRS: Mapping[int, str] = {tag: dictionary_VR(tag) for tag in _KEYWORDS}
+_WANTED = Wanted(frozenset(_KEYWORDS), CONTRIBUTING_EQUIPMENT, PIXEL_DATA_TAGS)
+_INFLATED_AT_ONCE = 65_536
 _LONGEST_UID = 64
 
 
@@ -51,9 +53,9 @@ class Refused(InvalidInstance):
 class Header:
     """What the elements before the pixel data say.
 
-    attributes: indexed keyword → text; absent and empty values have no entry. pixels: start and end of the pixel value in the
-    (inflated) data set, None without any; an encapsulated value is taken to the end of what was received.
-    contributing_equipment: the encoded element (0018,A001), b"" without one.
+    attributes: indexed keyword → text; absent and empty values have no entry. pixels: where the pixel value starts in the
+    (inflated) data set, and its length in bytes, which is None if undefined (encapsulated); None without pixels. The length is
+    what the element says, not what was received. contributing_equipment: the encoded element (0018,A001), b"" without one.
     """
 
     sop_class_uid: str
@@ -61,11 +63,12 @@ class Header:
     study_instance_uid: str
     series_instance_uid: str
     attributes: Mapping[str, str]
-    pixels: tuple[int, int] | None
+    pixels: tuple[int, int | None] | None
     contributing_equipment: bytes
     encoding: Encoding
 
 
+@lru_cache(maxsize=64)
 def encoding_of(transfer_syntax_uid: str) -> Encoding:
     """Implicit VR Little Endian, Explicit VR Big Endian, else Explicit VR Little Endian (PS3.5 A.4: all encapsulated ones)."""
     return Encoding(
@@ -73,73 +76,108 @@ def encoding_of(transfer_syntax_uid: str) -> Encoding:
     )
 
 
-def inflated(data_set: memoryview, transfer_syntax_uid: str, *, at_most: int) -> memoryview:
-    """The data set as elements: inflated where the transfer syntax deflates (PS3.5 A.5). Raises Refused.
+class HeaderReader:
+    """Reads the header of one data set as it comes, in pieces of any size. Memory and time are bounded whatever comes.
 
-    at_most: bytes; a longer result is refused, because a few kilobytes can inflate to gigabytes.
+    at_most_inflated: bytes of a deflated data set (PS3.5 A.5); a longer one is refused, because a few kilobytes can inflate to
+    gigabytes. It is inflated in small steps to its end, so its header is known only at `finish`.
     """
-    if transfer_syntax_uid not in _DEFLATED:
-        return data_set
-    stream = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        whole = stream.decompress(data_set, at_most + 1)
-    except zlib.error:
-        raise Refused("the deflated data set cannot be inflated", "deflated") from None
-    if len(whole) > at_most:
-        raise Refused("the deflated data set is too large", "deflated_too_large")
-    return memoryview(whole)
+
+    def __init__(self, transfer_syntax_uid: str, *, at_most_inflated: int) -> None:
+        self._encoding = encoding_of(transfer_syntax_uid)
+        self._elements = ElementReader(self._encoding, _WANTED)
+        self._inflater = Inflater(at_most_inflated) if transfer_syntax_uid in DEFLATED else None
+        self._header: Header | None = None
+
+    def feed(self, pieces: Sequence[memoryview]) -> Header | None:
+        """The header, as soon as the pixel data begin; None: more is needed. Raises Refused."""
+        try:
+            for piece in pieces:
+                if self._inflater is not None:
+                    for inflated in self._inflater.feed(piece):
+                        if self._header is None and self._elements.feed(inflated):
+                            self._header = self._made()
+                elif self._elements.feed(piece):
+                    return self._made()
+        except Unscannable as error:
+            raise _unscannable(error) from None
+        return None
+
+    def finish(self) -> Header:
+        """At the data set's end: the header of an object without pixels or of a deflated one. Raises Refused."""
+        if self._header is None:
+            try:
+                self._elements.finish()
+            except Unscannable as error:
+                raise _unscannable(error) from None
+            self._header = self._made()
+        return self._header
+
+    def _made(self) -> Header:
+        """Raises Refused if an identifying UID is missing."""
+        texts = _texts(self._elements.values, little_endian=self._encoding.little_endian)
+        return Header(
+            sop_class_uid=_uid(texts.get("SOPClassUID", ""), "SOPClassUID"),
+            sop_instance_uid=_uid(texts.pop("SOPInstanceUID", ""), "SOPInstanceUID"),
+            study_instance_uid=_uid(texts.pop("StudyInstanceUID", ""), "StudyInstanceUID"),
+            series_instance_uid=_uid(texts.pop("SeriesInstanceUID", ""), "SeriesInstanceUID"),
+            attributes=texts,
+            pixels=self._elements.end,
+            contributing_equipment=self._elements.sequence,
+            encoding=self._encoding,
+        )
 
 
-def scan(elements: memoryview, transfer_syntax_uid: str) -> Header:
-    """The header of an (inflated) data set. Raises Refused (C000) if it does not scan or an identifying UID is missing."""
-    encoding = encoding_of(transfer_syntax_uid)
-    raw: dict[int, tuple[str, bytes]] = {}
-    pixels, equipment = None, b""
-    pending: Element | None = None
-    try:
-        for element in Walker(elements, encoding).elements():
-            if pending is not None:  # its end is known only now
-                equipment, pending = bytes(elements[pending.start : element.start]), None
-            if element.tag in PIXEL_DATA_TAGS:
-                end = len(elements) if element.length == UNDEFINED else min(element.value + element.length, len(elements))
-                pixels = (element.value, end)
-                break
-            if element.tag in _WANTED and element.length != UNDEFINED:
-                raw[element.tag] = (element.vr, bytes(elements[element.value : element.value + element.length]))
-            elif element.tag == CONTRIBUTING_EQUIPMENT:
-                pending = element
-    except Unscannable as error:
-        raise Refused(f"the data set cannot be read: {error}", "unscannable") from None
-    if pending is not None:
-        equipment = bytes(elements[pending.start :])
-    texts = _texts(raw, encoding)
-    return Header(
-        sop_class_uid=_uid(texts, "SOPClassUID"),
-        sop_instance_uid=_uid(texts, "SOPInstanceUID"),
-        study_instance_uid=_uid(texts, "StudyInstanceUID"),
-        series_instance_uid=_uid(texts, "SeriesInstanceUID"),
-        attributes={keyword: texts[keyword] for keyword in INDEXED_KEYWORDS if texts.get(keyword)},
-        pixels=pixels,
-        contributing_equipment=equipment,
-        encoding=encoding,
-    )
+class Inflater:
+    """Inflates a deflated data set in steps. Raises Refused if it is not deflated or longer than `at_most` bytes."""
+
+    def __init__(self, at_most: int) -> None:
+        self._stream = zlib.decompressobj(-zlib.MAX_WBITS)
+        self._left = at_most
+
+    def feed(self, piece: memoryview) -> Iterator[memoryview]:
+        """What this piece inflates to. What follows the end of the stream (PS3.5 A.5: one byte of padding) is nothing."""
+        rest: memoryview | bytes = piece
+        while not self._stream.eof:
+            try:
+                inflated = self._stream.decompress(rest, _INFLATED_AT_ONCE)
+            except zlib.error:
+                raise Refused("the deflated data set cannot be inflated", "deflated") from None
+            self._left -= len(inflated)
+            if self._left < 0:
+                raise Refused("the deflated data set is too large", "deflated_too_large")
+            if inflated:
+                yield memoryview(inflated)
+            rest = self._stream.unconsumed_tail
+            if not rest and len(inflated) < _INFLATED_AT_ONCE:
+                return
 
 
-def _texts(raw: Mapping[int, tuple[str, bytes]], encoding: Encoding) -> dict[str, str]:
-    character_set = raw.get(_CHARACTER_SET, ("CS", b""))[1].decode("ascii", "replace").strip(" \0")
-    encodings = encodings_of(character_set)
+def scan(data_set: memoryview, transfer_syntax_uid: str, *, at_most_inflated: int = 1 << 30) -> Header:
+    """The header of a whole data set. Raises Refused (C000) if it does not scan or an identifying UID is missing."""
+    reader = HeaderReader(transfer_syntax_uid, at_most_inflated=at_most_inflated)
+    return reader.feed([data_set]) or reader.finish()
+
+
+def _unscannable(error: Unscannable) -> Refused:
+    return Refused(f"unreadable data set: {error}", "unscannable")
+
+
+def _texts(values: Mapping[int, tuple[str, bytes]], *, little_endian: bool) -> dict[str, str]:
+    """Keyword → text of all values that are not empty."""
+    character_set = values.get(_CHARACTER_SET, ("CS", b""))[1]
     texts = {}
-    for tag, (written_vr, value) in raw.items():
-        keyword, dictionary_vr = _WANTED[tag]
-        vr = dictionary_vr if written_vr in {"", "UN"} else written_vr
-        texts[keyword] = as_text(vr, value, encodings, little_endian=encoding.little_endian)
+    for tag, (written_vr, value) in values.items():
+        vr = _DICTIONARY_VRS[tag] if written_vr in {"", "UN"} else written_vr
+        text = text_of(vr, value, character_set, little_endian=little_endian)
+        if text:
+            texts[_KEYWORDS[tag]] = text
     return texts
 
 
-def _uid(texts: Mapping[str, str], keyword: str) -> str:
-    uid = texts.get(keyword, "")
+def _uid(uid: str, keyword: str) -> str:
     if not uid:
         raise Refused(f"{keyword} is missing", "missing_uid")
-    if len(uid) > _LONGEST_UID or not uid.isascii() or any(c in uid for c in " \\"):
+    if len(uid) > _LONGEST_UID or not uid.isascii() or " " in uid or "\\" in uid:
         raise Refused(f"{keyword} is no UID", "bad_uid")
     return uid

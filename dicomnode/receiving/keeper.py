@@ -1,6 +1,5 @@
 """`InstanceKeeper`: makes an instance durable and known, in that order, before it is answered with Success."""
 
-import hashlib
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
@@ -21,7 +20,7 @@ from dicomnode.domain.statuses import (
 from dicomnode.network import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.receiving.conflicts import judge
 from dicomnode.receiving.handler import StoreAnswer, StoreRequest
-from dicomnode.receiving.header import Header, Refused, inflated, scan
+from dicomnode.receiving.header import Header, Refused, scan
 from dicomnode.receiving.ledger import InstanceLedger
 from dicomnode.receiving.ours import is_ours
 from dicomnode.registry import KnownInstance
@@ -64,10 +63,9 @@ class InstanceKeeper:
 
     def _store_instance(self, request: StoreRequest, data_set: memoryview) -> StoreAnswer:
         self._store.check_space(len(data_set))
-        elements = inflated(data_set, request.transfer_syntax_uid, at_most=self._max_inflated_bytes)
-        header = scan(elements, request.transfer_syntax_uid)
+        header = scan(data_set, request.transfer_syntax_uid, at_most_inflated=self._max_inflated_bytes)
         _must_be_what_was_announced(request, header)
-        pixel_digest = hashlib.sha256(elements[slice(*header.pixels)]).hexdigest() if header.pixels else ""
+        pixel_digest = ""
         with self._locks[hash(header.sop_instance_uid) % _LOCKS]:
             return self._keep(request, header, pixel_digest, data_set)
 
@@ -146,7 +144,6 @@ class InstanceKeeper:
         kind = judge(
             self._store.absolute(known.path),
             self._store.absolute(received.path),
-            same_pixels=known.pixel_digest == received.pixel_digest,
             syntaxes=(known.transfer_syntax_uid, received.transfer_syntax_uid),
         )
         aside = self._store.quarantine(received.path, kind.value if kind else "duplicate")

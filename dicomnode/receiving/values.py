@@ -3,26 +3,46 @@
 import re
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 
 from pydicom.charset import convert_encodings, decode_bytes
+
+from dicomnode.receiving.elements import MOST_VALUE_BYTES
 
 # VRs whose text depends on Specific Character Set (PS3.5 6.1.2.2).
 _TRANSLATED = frozenset({"SH", "LO", "ST", "LT", "UT", "UC", "PN"})
 _ASCII = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "UR"})
 _NUMBERS = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d", "UV": "Q", "SV": "q"}
-_MOST_BYTES = 16384  # the longest indexed values, LT, have 10,240 characters (PS3.5 Table 6.2-1)
+_REMEMBERED_BYTES = 128
 _MOST_CHARACTERS = 1024
 _PN_DELIMITERS = {0x5C, 0x5E, 0x3D}  # each resets to the first character set (PS3.5 6.1.2.5.3)
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _TEXT_DELIMITERS = {0x5C, 0x09, 0x0A, 0x0C, 0x0D}
 
 
+@lru_cache(maxsize=64)
 def encodings_of(specific_character_set: str) -> Sequence[str]:
     """Python's names for the values of (0008,0005); an unknown term counts as the default repertoire."""
     try:
-        return convert_encodings([term.strip() for term in specific_character_set.split("\\")])
+        return tuple(convert_encodings([term.strip() for term in specific_character_set.split("\\")]))
     except Exception:  # noqa: BLE001 - whatever a term makes pydicom do, the object is still storable
-        return ["iso8859"]
+        return ("iso8859",)
+
+
+def text_of(vr: str, raw: bytes, character_set: bytes, *, little_endian: bool) -> str:
+    """`as_text` under the raw value of (0008,0005). The headers of one series are nearly alike: short values are remembered."""
+    decode = _remembered if len(raw) <= _REMEMBERED_BYTES and len(character_set) <= _REMEMBERED_BYTES else _text_of
+    return decode(vr, raw, character_set, little_endian)
+
+
+def _text_of(vr: str, raw: bytes, character_set: bytes, little_endian: bool) -> str:
+    encodings: Sequence[str] = ()
+    if vr in _TRANSLATED:
+        encodings = encodings_of(character_set.decode("ascii", "replace").strip(" \0"))
+    return as_text(vr, raw, encodings, little_endian=little_endian)
+
+
+_remembered = lru_cache(maxsize=8192)(_text_of)
 
 
 def _decoded(raw: bytes, encodings: Sequence[str], delimiters: set[int]) -> str:
@@ -39,7 +59,7 @@ def as_text(vr: str, raw: bytes, encodings: Sequence[str], *, little_endian: boo
     """
     if vr in _NUMBERS:
         return _numbers(raw, ("<" if little_endian else ">"), _NUMBERS[vr])
-    raw = raw[:_MOST_BYTES]
+    raw = raw[:MOST_VALUE_BYTES]
     if vr in _ASCII:
         text = raw.decode("ascii", "replace")
     elif vr in _TRANSLATED:
@@ -55,6 +75,6 @@ def as_text(vr: str, raw: bytes, encodings: Sequence[str], *, little_endian: boo
 
 def _numbers(raw: bytes, order: str, kind: str) -> str:
     size = struct.calcsize(order + kind)
-    if not raw or len(raw) % size or len(raw) > _MOST_BYTES:
+    if not raw or len(raw) % size or len(raw) > MOST_VALUE_BYTES:
         return ""
     return "\\".join(f"{value:g}" if kind in "fd" else str(value) for (value,) in struct.iter_unpack(order + kind, raw))
