@@ -7,6 +7,7 @@ length is believed before its bytes were there. Time is bounded by the number of
 import struct
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import repeat
 
 UNDEFINED = 0xFFFFFFFF
 MOST_VALUE_BYTES = 4096  # of a wanted value; the longest indexed VR, PN, has 3 × 64 characters (PS3.5 Table 6.2-1)
@@ -47,17 +48,18 @@ class _Tables:
 
     def __init__(self, encoding: Encoding, wanted: Wanted) -> None:
         order = "<" if encoding.little_endian else ">"
-        self.explicit = encoding.explicit_vr
         self.unpack_short = struct.Struct(order + "LHH").unpack_from  # tag, VR, length
         self.unpack_long = struct.Struct(order + "LL").unpack_from  # tag, length; or a length of 32 bits behind 4 other bytes
         self._little = encoding.little_endian
-        self.short_vrs = frozenset(map(self.vr, _SHORT_VRS.split()))
+        self.short_vrs = {self.vr(vr): vr for vr in _SHORT_VRS.split()}
         self.unknown_vr = self.vr("UN")
         self.vrs = {self.vr(f"{a}{b}"): f"{a}{b}" for a in _LETTERS for b in _LETTERS}
         self.item, self.item_end, self.sequence_end = map(self.tag, (_ITEM, _ITEM_END, _SEQUENCE_END))
         self.delimiter_mask, self.delimiter = (0xFFFF, 0xFFFE) if self._little else (0xFFFF0000, 0xFFFE0000)
         self.sequence = self.tag(wanted.sequence)
         self.ends_at = frozenset(map(self.tag, wanted.ends_at))
+        self.explicit = encoding.explicit_vr
+        self.values = frozenset(map(self.tag, wanted.values))
         self.tags = {self.tag(tag): tag for tag in (*wanted.values, *wanted.ends_at, wanted.sequence)}
 
     def tag(self, tag: int) -> int:
@@ -85,7 +87,7 @@ class ElementReader:
         self.end: tuple[int, int | None] | None = None
         self._tables = _tables(encoding, wanted)
         self._most_elements = most_elements
-        self._budget = iter(range(most_elements))
+        self._budget = repeat(None, most_elements)
         self._open: list[int] = []  # sequences and items of undefined length that the position is in
         self._sequence_from: int | None = None
         self._read = 0  # bytes of the data set before `_carried`
@@ -140,7 +142,7 @@ class ElementReader:
         position = 0
         while True:
             if not self._open:
-                position = self._top(data, position, size)
+                position = (self._explicit if self._tables.explicit else self._implicit)(data, position, size)
             if not self._open:
                 return position
             position = self._nested(data, position, size)
@@ -155,31 +157,47 @@ class ElementReader:
             if self._open:
                 return position
 
-    def _top(self, data: bytes, position: int, size: int) -> int:
+    def _explicit(self, data: bytes, position: int, size: int) -> int:
         """Steps over top-level elements, to the end of the data or into a sequence of undefined length."""
-        tables = self._tables
-        explicit, tags, short_vrs = tables.explicit, tables.tags, tables.short_vrs
-        unpack_short, unpack_long, last = tables.unpack_short, tables.unpack_long, size - 8
+        tables, values = self._tables, self.values
+        tags, short_vrs, unpack, last = tables.tags, tables.short_vrs, tables.unpack_short, size - 8
         for _ in self._budget:
             if position > last:
                 return position
-            if explicit:
-                tag, vr, length = unpack_short(data, position)
-                value = position + 8
-                if vr not in short_vrs:
-                    value, length = self._long_head(data, position, tag, vr)
-                    if value > size:
+            tag, vr, length = unpack(data, position)
+            if vr in short_vrs:
+                end = position + 8 + length
+                if tag in tags:
+                    if end <= size and length <= MOST_VALUE_BYTES and tag in tables.values:
+                        values[tags[tag]] = short_vrs[vr], data[position + 8 : end]  # as most of them, without a call
+                    elif self._met(data, tag, vr, position, position + 8, length):
                         return position
-            else:
-                tag, length = unpack_long(data, position)
-                vr, value = 0, position + 8
-            if tag in tags and self._met(data, tag, vr, position, value, length):
+                position = end
+                continue
+            value, length = self._long_head(data, position, tag, vr)
+            if value > size or (tag in tags and self._met(data, tag, vr, position, value, length)):
                 return position
             if length == UNDEFINED:
                 # A value of unknown VR and undefined length is a sequence in Implicit VR (PS3.5 6.2.2 Note 2).
-                self._open.append(_EXPLICIT if explicit and vr != tables.unknown_vr else 0)
+                self._open.append(0 if vr == tables.unknown_vr else _EXPLICIT)
                 return value
             position = value + length
+        raise self._too_many()
+
+    def _implicit(self, data: bytes, position: int, size: int) -> int:
+        """As `_explicit`, where no VRs are written."""
+        tags, unpack, last = self._tables.tags, self._tables.unpack_long, size - 8
+        for _ in self._budget:
+            if position > last:
+                return position
+            tag, length = unpack(data, position)
+            if tag in tags and self._met(data, tag, 0, position, position + 8, length):
+                return position
+            position += 8
+            if length == UNDEFINED:
+                self._open.append(0)
+                return position
+            position += length
         raise self._too_many()
 
     def _long_head(self, data: bytes, position: int, tag: int, vr: int) -> tuple[int, int]:
