@@ -6,9 +6,9 @@ transfer syntax that it came in; our own results coming back start nothing; unkn
 ends only itself. Knows no imaging and no engines; never imports torch, MONAI or highdicom.
 """
 
-from dicomnode.receiving.handler import InstanceHandler, StoreAnswer, StoreRequest
+from dicomnode.receiving.handler import InstanceHandler, SenderGone, StoreAnswer, StoreRequest
 from dicomnode.receiving.ledger import InstanceLedger
 from dicomnode.receiving.limits import Limits
 from dicomnode.receiving.receiver import Receiver
 
-__all__ = ["InstanceHandler", "InstanceLedger", "Limits", "Receiver", "StoreAnswer", "StoreRequest"]
+__all__ = ["InstanceHandler", "InstanceLedger", "Limits", "Receiver", "SenderGone", "StoreAnswer", "StoreRequest"]

@@ -1,13 +1,17 @@
 """The seam between protocol and promise: an instance arrived; which status does it get?
 
-Whatever speaks the DICOM protocol (`scp`: stock pynetdicom) calls an `InstanceHandler` and knows nothing of files and rows.
+Whatever speaks the DICOM protocol (`association`) calls an `InstanceHandler` and knows nothing of files and rows.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from dicomnode.domain.statuses import SUCCESS
+
+
+class SenderGone(Exception):
+    """The association ended inside the data set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +46,13 @@ class StoreAnswer:
 
 
 class InstanceHandler(Protocol):
-    """Called from the association's own thread, by many at once. Never raises."""
+    """Called from the association's own thread, by many at once."""
 
-    def store(self, request: StoreRequest, data_set: Iterable[memoryview]) -> StoreAnswer:
-        """Take the encoded data set, as its pieces come in, and answer for it."""
+    def store(self, request: StoreRequest, data_set: Iterator[Sequence[memoryview]]) -> StoreAnswer:
+        """Take the encoded data set while it comes in, and answer for it. Begins before the first byte of it was read.
+
+        data_set: each turn gives the pieces that one read of the socket brought, none of them empty; they are valid only until
+        the next turn. Raises SenderGone when the association ends inside the data set: clean up and let it pass. Whoever returns
+        before the end refuses the rest: it is read, not kept, and then the answer is sent. Raises nothing else.
+        """
         ...

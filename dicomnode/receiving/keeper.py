@@ -1,7 +1,7 @@
 """`InstanceKeeper`: makes an instance durable and known, in that order, before it is answered with Success."""
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ from dicomnode.domain.statuses import (
 )
 from dicomnode.network import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.receiving.conflicts import judge
-from dicomnode.receiving.handler import StoreAnswer, StoreRequest
+from dicomnode.receiving.handler import SenderGone, StoreAnswer, StoreRequest
 from dicomnode.receiving.header import Header, Refused, scan
 from dicomnode.receiving.ledger import InstanceLedger
 from dicomnode.receiving.ours import is_ours
@@ -48,10 +48,12 @@ class InstanceKeeper:
         # The same instance on two associations at once is kept one after the other.
         self._locks = tuple(threading.Lock() for _ in range(_LOCKS))
 
-    def store(self, request: StoreRequest, data_set: Iterable[memoryview]) -> StoreAnswer:
+    def store(self, request: StoreRequest, data_set: Iterator[Sequence[memoryview]]) -> StoreAnswer:
         """Keep the instance. Success means: bytes, folder entry and row are durable."""
         try:
             return self._store_instance(request, _joined(data_set))
+        except SenderGone:
+            raise
         except Refused as error:
             return StoreAnswer(error.status, error.code, error.what)
         except StorageError as error:
@@ -161,9 +163,9 @@ class InstanceKeeper:
         return StoreAnswer(SUCCESS, f"conflict_{kind.value}")
 
 
-def _joined(data_set: Iterable[memoryview]) -> memoryview:
-    pieces = list(data_set)
-    return pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))
+def _joined(data_set: Iterator[Sequence[memoryview]]) -> memoryview:
+    """All of it: pieces are only valid until the next turn."""
+    return memoryview(b"".join(piece for pieces in data_set for piece in pieces))
 
 
 def _must_be_what_was_announced(request: StoreRequest, header: Header) -> None:

@@ -211,7 +211,7 @@ class StockScp:
         session.busy = True
         try:
             with request.DataSet.getbuffer() as data_set:
-                answer = self._handler.store(_store_request(event, session), (data_set,))
+                answer = self._handler.store(_store_request(event, session), iter([[data_set]] if data_set else []))
         finally:
             session.busy = False
         session.outcomes[answer.outcome] += 1
