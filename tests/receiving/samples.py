@@ -10,10 +10,10 @@ from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 from pynetdicom.dimse_primitives import C_STORE
 
-ELE, ILE = str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian)
+ELE, ILE, EBE = str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian), str(ExplicitVRBigEndian)
 CT = str(CTImageStorage)
 
 
@@ -49,7 +49,7 @@ def changed(image: Dataset, **attributes: Any) -> Dataset:
 def encoded(image: Dataset, transfer_syntax: str = ELE) -> bytes:
     """The data set alone, as it travels."""
     buffer = DicomBytesIO()
-    buffer.is_little_endian, buffer.is_implicit_VR = True, transfer_syntax == ILE
+    buffer.is_little_endian, buffer.is_implicit_VR = transfer_syntax != EBE, transfer_syntax == ILE
     write_dataset(buffer, image)
     return bytes(buffer.getvalue())
 
