@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-from dicomnode.cli import check, database, demo, files, node, operator, peers, pipelines
+from dicomnode.cli import bench, check, database, demo, files, node, operator, peers, pipelines
 from dicomnode.cli.output import error_document, print_error, print_json
 from dicomnode.domain.errors import DicomNodeError, ExitCode
 
@@ -40,6 +40,7 @@ for name, command in COMMANDS.items():
     app.command(name)(command)
 app.add_typer(pipelines.app, name="pipelines")
 app.add_typer(database.app, name="db")
+app.add_typer(bench.app, name="bench")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,0 +1,89 @@
+"""Benchmarks: how fast the node is beside others on this machine. `bench ingest`."""
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dicomnode.cli.options import ConfigOption, DebugOption, JsonOption, loaded
+from dicomnode.cli.output import only_the_document_on_stdout, print_error, print_json, say, table
+from dicomnode.domain.errors import SettingsError
+
+if TYPE_CHECKING:
+    from dicomnode.bench import Report
+
+MOST_S = 20 * 60.0  # of the default cases; on a slow disk rounds are left out
+
+app = typer.Typer(help="Measure this machine, against peers where they are installed.", pretty_exceptions_enable=False)
+
+
+@app.callback()
+def bench() -> None:
+    """Measure this machine, against peers where they are installed."""
+
+
+@app.command()
+def ingest(
+    full: Annotated[bool, typer.Option("--full", help="All cases and subjects, seven rounds.")] = False,
+    gate: Annotated[bool, typer.Option("--gate", help="Exit 1 unless the gate holds.")] = False,
+    rounds: Annotated[int | None, typer.Option("--rounds", min=1, help="Rounds of each case; default 3.")] = None,
+    case: Annotated[list[str] | None, typer.Option("--case", metavar="NAME", help="Only this case; may be repeated.")] = None,
+    subject: Annotated[
+        list[str] | None, typer.Option("--subject", metavar="NAME", help="Only this receiver; may be repeated.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--dir", metavar="DIR", help="On the disk in question; default: the data folder.")
+    ] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,  # noqa: ARG001 - read where errors end
+) -> None:
+    """Receive images as fast as they come, every one durable; and have peers receive the same."""
+    from dicomnode import logs
+    from dicomnode.bench import IngestPlan
+    from dicomnode.bench import ingest as measured
+    from dicomnode.cli.progress import shares
+
+    logs.configure("bench", level="error")
+    plan = IngestPlan(
+        folder=folder.absolute() if folder is not None else _data_folder(config),
+        rounds=rounds or (7 if full else 3),
+        most_s=None if rounds or full else MOST_S,
+        full=full,
+        cases=tuple(case or ()),
+        subjects=tuple(subject or ()),
+    )
+    with only_the_document_on_stdout(), shares() as tell:
+        report = measured(plan, tell)
+    if as_json:
+        print_json("bench.ingest", report.as_json())
+    else:
+        _show(report)
+    if gate and not report.gate_holds:
+        print_error("the gate does not hold", "the table of goals says which bound was missed or not measured")
+        raise typer.Exit(1)
+
+
+def _data_folder(config: Path | None) -> Path:
+    """Where the node keeps its data, if that may be written; else /var/tmp."""
+    try:
+        folder = loaded(config, required=config is not None).data_dir
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError:
+        return Path("/var/tmp")  # noqa: S108 - on a disk, unlike /tmp
+    except SettingsError:
+        if config is not None:
+            raise
+        return Path("/var/tmp")  # noqa: S108
+
+
+def _show(report: "Report") -> None:
+    from dicomnode.bench.report import headline, tables
+
+    document = report.as_json()
+    say(headline(document))
+    for title, columns, cells in tables(document):
+        say()
+        table(columns, cells, title=title)
