@@ -16,6 +16,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pydantic_settings import SettingsError as UnreadableVariable
 
 from dicomnode.domain.errors import SettingsError
+from dicomnode.domain.sop_classes import extra_storage_class
+from dicomnode.domain.transfer_syntaxes import transfer_syntax_uid
 from dicomnode.settings_problems import (
     CONFIG_VARIABLE,
     PREFIX,
@@ -92,6 +94,8 @@ def _texts(value: object) -> object:
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Host = Annotated[str, AfterValidator(_host)]
 Device = Annotated[str, AfterValidator(_device)]
+SopClass = Annotated[str, AfterValidator(extra_storage_class)]
+TransferSyntax = Annotated[str, AfterValidator(transfer_syntax_uid)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -135,6 +139,8 @@ class Dicom(Section):
     port: Port = 11112
     also_called: tuple[AETitle, ...] = ()
     tls: Tls | None = None
+    extra_sop_classes: tuple[SopClass, ...] = ()  # private storage classes, by UID, besides those of the standard
+    transfer_syntaxes: tuple[TransferSyntax, ...] = ()  # which to choose first, UIDs or keywords; all others follow
     network_timeout_s: Seconds = 60.0  # silence after which an association is given up
     max_associations: Annotated[int, Field(ge=1, le=1000)] = 25
 
@@ -166,6 +172,7 @@ class Storage(Section):
     """Bytes at rest. Below `reserve_mb` free nothing more is accepted (A700)."""
 
     reserve_mb: Annotated[int, Field(ge=0)] = 512
+    reserve_file_mb: Annotated[int, Field(ge=0)] = 64  # given up when the disk is full, so that the database can still write
 
 
 class Sweep(Section):

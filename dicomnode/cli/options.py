@@ -42,8 +42,9 @@ def existing_registry(settings: "Settings") -> "Registry":
 
 def sqlite_path(settings: "Settings") -> Path | None:
     """The database's file; None for a server."""
-    scheme, separator, path = settings.database_url.partition(":///")
-    return Path(path.partition("?")[0]) if separator and scheme.startswith("sqlite") else None
+    from dicomnode.roles.wiring import sqlite_file
+
+    return sqlite_file(settings.database_url)
 
 
 def our_peer(settings: "Settings", name: str) -> str:

@@ -20,6 +20,8 @@ data_dir = DATA_DIR
 host = "127.0.0.1"                 # 0.0.0.0 to be reached from other machines; only listed peers get in
 port = 11112
 # also_called = ["AI_CHEST"]       # further AE titles of ours, for routes that match CalledAETitle
+# extra_sop_classes = ["1.2.…"]    # private storage classes; those of the standard are all taken
+# transfer_syntaxes = ["ExplicitVRLittleEndian"]       # chosen first where a sender offers several; all others follow
 # tls                              # not built yet
 # network_timeout_s = 60.0         # silence after which an association is given up
 # max_associations = 25
@@ -40,6 +42,7 @@ folders = []                       # searched before those that `dicomnode pipel
 
 [storage]
 # reserve_mb = 512                 # with less free than this nothing more is accepted
+# reserve_file_mb = 64             # a file that is given up on a full disk, so that the database can still write
 
 [sweep]
 # interval_s = 2.0                 # how often completeness is judged

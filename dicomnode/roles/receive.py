@@ -3,6 +3,7 @@
 from dicomnode.receiving import Limits, Receiver
 from dicomnode.roles import wiring
 from dicomnode.roles.lifeline import Lifeline
+from dicomnode.roles.space import ReserveKeeper
 from dicomnode.settings import Settings
 
 
@@ -19,12 +20,15 @@ def main(settings: Settings, lifeline: Lifeline) -> None:
         peers=tuple(wiring.peers(settings).values()),
         limits=Limits(max_associations=settings.dicom.max_associations, network_timeout_s=settings.dicom.network_timeout_s),
     )
+    reserve = ReserveKeeper(wiring.open_reserve(settings))
+    reserve.tend()
     receiver.start()
     lifeline.ready()
     try:
         while not lifeline.stop.wait(1.0):
             if not receiver.listening:
                 raise RuntimeError("the listener's thread ended by itself")
+            reserve.tend()
             lifeline.alive()
     finally:
         receiver.stop(settings.work.drain_s)

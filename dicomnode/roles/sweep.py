@@ -17,11 +17,13 @@ from dicomnode.domain.routes import Route
 from dicomnode.registry import Registry
 from dicomnode.roles import leftovers, wiring
 from dicomnode.roles.lifeline import Lifeline
+from dicomnode.roles.space import ReserveKeeper
 from dicomnode.settings import Settings
 from dicomnode.storage import Store
 
 LEASES_EVERY_S = 10.0
 LEFTOVERS_EVERY_S = 3600.0
+RESERVE_EVERY_S = 5.0
 LATE_AFTER_S = 60.0  # no sweep for this long beyond its interval: the scheduler's clock is lost
 
 _log = structlog.get_logger()
@@ -107,6 +109,7 @@ def main(settings: Settings, lifeline: Lifeline) -> None:
             "completeness": (sweeper.completeness, settings.sweep.interval_s),
             "leases": (sweeper.leases, LEASES_EVERY_S),
             "leftovers": (sweeper.leftovers, LEFTOVERS_EVERY_S),
+            "reserve": (ReserveKeeper(wiring.open_reserve(settings)).tend, RESERVE_EVERY_S),
         }
     )
     scheduler.add_job(sweeper.after_a_start, id="after_a_start")

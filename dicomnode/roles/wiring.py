@@ -11,6 +11,7 @@ from dicomnode.domain.routes import Destination, DestinationProfile, Peer, Route
 from dicomnode.registry import Registry
 from dicomnode.settings import DestinationSettings, RouteSettings, Settings
 from dicomnode.storage import Store
+from dicomnode.storage.reserve import Reserve, reserve_size
 
 PROFILES: Mapping[str, DestinationProfile] = {
     profile.name: profile
@@ -42,7 +43,34 @@ def run_folder(settings: Settings) -> Path:
 
 def open_store(settings: Settings) -> Store:
     """The bytes."""
-    return Store(settings.data_dir, reserve_bytes=settings.storage.reserve_mb * 1024 * 1024)
+    return Store(settings.data_dir, reserve_bytes=_writing_stops_below_bytes(settings))
+
+
+def open_reserve(settings: Settings) -> Reserve:
+    """What is set aside for the database, on its own disk."""
+    return Reserve(
+        _database_folder(settings),
+        size_bytes=settings.storage.reserve_file_mb << 20,
+        writing_stops_below_bytes=_writing_stops_below_bytes(settings),
+    )
+
+
+def _writing_stops_below_bytes(settings: Settings) -> int:
+    """Instances never take what the reserve file gave up for the database."""
+    reserve = reserve_size(_database_folder(settings), settings.storage.reserve_file_mb << 20)
+    return max(settings.storage.reserve_mb << 20, reserve)
+
+
+def _database_folder(settings: Settings) -> Path:
+    """Where SQLite writes; the data folder for a database server, whose disk is not ours to keep free."""
+    path = sqlite_file(settings.database_url)
+    return path.parent if path is not None else settings.data_dir
+
+
+def sqlite_file(url: str) -> Path | None:
+    """The database's file; None for a server."""
+    scheme, _, path = url.partition(":///")
+    return Path(path.partition("?")[0]) if scheme.startswith("sqlite") else None
 
 
 def open_registry(settings: Settings) -> Registry:
