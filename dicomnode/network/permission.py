@@ -1,5 +1,6 @@
 """Who may talk to us: loopback until peers are listed, then exactly the listed pairs of AE title and address."""
 
+import functools
 import ipaddress
 import socket
 from collections.abc import Callable, Sequence
@@ -27,6 +28,13 @@ def _plain(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     """The address without scope, IPv4 where it is IPv4 written as IPv6."""
     found = ipaddress.ip_address(address.partition("%")[0])
     return getattr(found, "ipv4_mapped", None) or found
+
+
+@functools.lru_cache(maxsize=4096)
+def source_of(address: str) -> str:
+    """Whom an address counts as where connections are counted: an IPv6 host may take any address of its /64 (RFC 6177)."""
+    plain = _plain(address)
+    return str(ipaddress.ip_network((plain, 64), strict=False)) if plain.version == 6 else str(plain)
 
 
 class Permissions:

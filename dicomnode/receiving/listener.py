@@ -1,81 +1,89 @@
 """Accepts connections and keeps those apart that do not (yet) ask for an association.
 
-One thread polls all of them. A connection gets threads and buffers only when the kernel holds its A-ASSOCIATE-RQ: who sends
-nothing, two bytes, HTTP or a TLS greeting costs one descriptor until the deadline, or until others need the place.
+One thread polls all of them. A connection gets a thread and buffers only when its A-ASSOCIATE-RQ has come in and there is a
+place for it: who sends nothing, two bytes, HTTP or a TLS greeting costs one descriptor until the deadline, or until others need
+it.
 """
 
+import os
+import queue
 import select
 import socket
-import struct
+import ssl
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import structlog
 
-from dicomnode.receiving.limits import Limits
+from dicomnode.network.permission import source_of
+from dicomnode.receiving.limits import Limits, raise_descriptor_limit, share_of_one_address
+from dicomnode.receiving.waiting import REJECT_BUSY, Next, Waiting
 
 _log = structlog.get_logger("receiving")
 
 type_deliver = Callable[[socket.socket, str], None]
+type_make_room = Callable[[str], bool]
 
-_PDU_HEADER = struct.Struct(">BxL")
-_ASSOCIATE_RQ = 0x01  # PS3.8 9.3.2
-_LONGEST_RQ = 1 << 20  # 128 contexts with 50 transfer syntaxes each take 200 KB
-# A longer request is handed on when this much of it is there: a receive buffer need not hold it all unread.
-_ENOUGH = 16_384
 _TICK_S = 0.5
-_ENDED = select.POLLRDHUP | select.POLLHUP | select.POLLERR
+_TICK_WHILE_ASKING_S = 0.1
+_ACCEPTED_AT_ONCE = 64  # then those that wait are looked at, so that a flood does not push out who has asked meanwhile
+_BACKLOG = 1024
+_LINGERING = 64
+_LINGER_S = 1.0
+_CRYPTOGRAPHERS = 2
+_DESCRIPTORS_OF_AN_ASSOCIATION = 4
+_OTHER_DESCRIPTORS = 64
+_ENDED = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
 
-class _Waiting:
-    """A connection without an association request."""
-
-    def __init__(self, connection: socket.socket, address: str, deadline: float) -> None:
-        self.connection, self.address, self.deadline = connection, address, deadline
-        self.wake_at(_PDU_HEADER.size)
-
-    def wake_at(self, count: int) -> None:
-        """Let poll() report this connection only when `count` bytes are there, or it has ended."""
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
-
-    def peek(self, count: int) -> bytes:
-        """What is there, up to `count` bytes, left in place."""
-        try:
-            return self.connection.recv(count, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return b""
-
-
-def _needed(start: bytes) -> int | None:
-    """How many bytes must be there before the request is handed on; None if this begins no association request."""
-    if len(start) < _PDU_HEADER.size:
-        return _PDU_HEADER.size
-    pdu_type, length = _PDU_HEADER.unpack_from(start)
-    if pdu_type != _ASSOCIATE_RQ or length > _LONGEST_RQ:
-        return None
-    return min(_PDU_HEADER.size + int(length), _ENOUGH)
+def _room_for_all(address: str) -> bool:  # noqa: ARG001
+    return True
 
 
 class Listener:
-    """`deliver(connection, address)` is called, in the listener's thread, for each connection that asks for an association."""
+    """`deliver(connection, address)` is called, in the listener's thread, for each connection that asks for an association.
 
-    def __init__(self, listening: socket.socket, admits: Callable[[str], bool], deliver: type_deliver, limits: Limits) -> None:
-        self._listening = listening
-        self._admits = admits
-        self._deliver = deliver
-        self._limits = limits
-        self._waiting: OrderedDict[int, _Waiting] = OrderedDict()  # by descriptor, oldest first
-        self._poll = select.poll()  # no limit at 1,024 descriptors as select has
+    make_room: asked before that; while it says False, the connection waits. tls: None for plain DICOM.
+    """
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        admits: Callable[[str], bool],
+        deliver: type_deliver,
+        limits: Limits,
+        *,
+        make_room: type_make_room = _room_for_all,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._listening, self._admits, self._deliver, self._limits = listening, admits, deliver, limits
+        self._make_room, self._tls = make_room, tls
+        self._waiting: OrderedDict[int, Waiting] = OrderedDict()  # all, by descriptor, oldest first
+        self._counts: Counter[str] = Counter()  # of these, by source
+        self._asking: OrderedDict[int, Waiting] = OrderedDict()  # of these, whose request is in and who has no place yet
+        self._working: set[int] = set()  # of these, those in the hands of a cryptographer
+        self._lingering: OrderedDict[int, tuple[Waiting, float]] = OrderedDict()  # turned away, until they end their side
+        self._worked: queue.SimpleQueue[tuple[Waiting, Next]] = queue.SimpleQueue()
+        self._cryptographers = ThreadPoolExecutor(_CRYPTOGRAPHERS, "dicom-tls") if tls else None
+        self._most = limits.max_waiting
+        self._poll = select.epoll()  # no limit at 1,024 descriptors as select has
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dicom-listener", daemon=True)
 
     def start(self) -> None:
         """Begin to accept."""
+        descriptors = raise_descriptor_limit() - _OTHER_DESCRIPTORS
+        spare = descriptors - _DESCRIPTORS_OF_AN_ASSOCIATION * self._limits.max_associations
+        self._most = min(self._limits.max_waiting, max(1, spare - _LINGERING))
+        self._listening.listen(_BACKLOG)  # a burst must not find the queue full: its SYNs would be retried after a second
         self._listening.setblocking(False)
-        self._poll.register(self._listening, select.POLLIN)
+        self._poll.register(self._listening, select.EPOLLIN)
+        self._poll.register(self._wake, select.EPOLLIN)
         self._thread.start()
 
     @property
@@ -86,81 +94,197 @@ class Listener:
     def stop(self) -> None:
         """Accept nothing more and close what waits."""
         self._stopping.set()
-        with suppress(OSError):
-            self._listening.shutdown(socket.SHUT_RDWR)  # wakes poll()
+        os.eventfd_write(self._wake, 1)
         self._thread.join()
         self._listening.close()
-        for one in tuple(self._waiting.values()):
-            self._drop(one)
+        if self._cryptographers is not None:
+            self._cryptographers.shutdown()
+            self._take_back()
+        for one in (*self._waiting.values(), *(one for one, _ in self._lingering.values())):
+            one.connection.close()
+        self._poll.close()
+        os.close(self._wake)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            ready = dict(self._poll.poll(_TICK_S * 1000))
+            tick_s = _TICK_WHILE_ASKING_S if self._asking else _TICK_S
+            ready = dict(self._poll.poll(tick_s))
             # Accepted last: a new connection may get the descriptor of one that is dropped in this turn.
             knocking = ready.pop(self._listening.fileno(), None)
+            if ready.pop(self._wake, None):
+                os.eventfd_read(self._wake)
             for descriptor, events in ready.items():
-                if descriptor in self._waiting:
-                    self._look(self._waiting[descriptor], ended=bool(events & _ENDED))
-            if knocking is not None and not self._stopping.is_set():
+                self._turn_to(descriptor, ended=bool(events & _ENDED))
+            self._take_back()
+            self._seat()
+            if knocking is not None:
                 self._accept()
             self._drop_late()
 
     def _accept(self) -> None:
-        try:
-            connection, (address, *_) = self._listening.accept()
-        except BlockingIOError:
-            return
-        except OSError as error:  # no descriptors left: make room, the next turn of the loop tries again
-            _log.error("a connection could not be accepted", error=type(error).__name__)
-            if self._waiting:
-                self._drop(next(iter(self._waiting.values())))
+        for _ in range(_ACCEPTED_AT_ONCE):
+            try:
+                connection, (address, *_) = self._listening.accept()
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                continue  # gone already
+            except OSError as error:  # no descriptors left: make room, the next turn of the loop tries again
+                _log.error("a connection could not be accepted", error=type(error).__name__)
+                if not self._drop_oldest():
+                    time.sleep(0.05)
+                return
+            if self._admits(address):
+                self._admit(connection, address)
             else:
-                time.sleep(0.05)
-            return
-        if not self._admits(address):
-            _log.warning("a connection from an unknown address was closed", address=address)
+                _log.warning("a connection from an unknown address was closed", address=address)
+                connection.close()
+
+    def _admit(self, connection: socket.socket, address: str) -> None:
+        stale = self._waiting.get(connection.fileno())  # its TLS failed, which closed it; not yet taken back
+        if stale is not None:
+            self._forget(stale)
+        try:
+            one = Waiting(connection, address, source_of(address), time.monotonic(), self._tls)
+            # One shot: who is in the hands of a cryptographer, or waits for a place, is not reported again and again.
+            self._poll.register(connection, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLONESHOT)
+        except OSError:  # reset by the peer already
             connection.close()
             return
-        with suppress(OSError):  # reset by the peer already
-            one = _Waiting(connection, address, time.monotonic() + self._limits.association_deadline_s)
-            self._waiting[connection.fileno()] = one
-            self._poll.register(connection, select.POLLIN | select.POLLRDHUP)
-            if len(self._waiting) > self._limits.max_waiting:
-                self._drop(next(iter(self._waiting.values())))
+        self._waiting[one.descriptor] = one
+        self._counts[one.source] += 1
+        if self._counts[one.source] > share_of_one_address(self._most) or len(self._waiting) > self._most:
+            self._drop_oldest()
 
-    def _look(self, one: _Waiting, *, ended: bool) -> None:
-        """Enough bytes came, or the end."""
-        try:
-            start = one.peek(_ENOUGH)
-            enough = _needed(start)
-            if enough is None or (ended and len(start) < enough):
+    def _drop_oldest(self) -> bool:
+        """Of the address that holds most: a modality is not turned away for the sake of those who only hold connections."""
+        if not self._waiting:
+            return False
+        most = max(self._counts.values())
+        greedy = {source for source, count in self._counts.items() if count == most}
+        self._drop(next(one for one in self._waiting.values() if one.source in greedy))
+        return True
+
+    def _turn_to(self, descriptor: int, *, ended: bool) -> None:
+        """Bytes came, or the end."""
+        one = self._waiting.get(descriptor)
+        if one is not None and descriptor not in self._working:
+            if descriptor in self._asking:
+                self._drop(one)  # it sent its request and left before there was a place
+                return
+            try:
+                self._act(one, one.look(ended=ended))
+            except OSError:
                 self._drop(one)
-                return
-            if len(start) < enough:
-                one.wake_at(enough)
-                return
-            one.wake_at(1)
-            self._forget(one)
-            self._deliver(one.connection, one.address)
+        elif descriptor in self._lingering:
+            self._drain(*self._lingering[descriptor])
+
+    def _take_back(self) -> None:
+        """What the cryptographers are done with."""
+        while not self._worked.empty():
+            one, needs = self._worked.get()
+            if self._waiting.get(one.descriptor) is one:
+                self._working.discard(one.descriptor)
+                self._act(one, needs)
+            else:  # dropped meanwhile
+                one.connection.close()
+
+    def _act(self, one: Waiting, needs: Next) -> None:
+        """Give one connection what it needs next."""
+        try:
+            if needs is Next.NOTHING:
+                self._drop(one)
+            elif needs is Next.READY:
+                self._asking[one.descriptor] = one
+                self._poll.modify(one.descriptor, select.EPOLLRDHUP | select.EPOLLONESHOT)
+            elif needs is Next.WORK and self._cryptographers is not None:
+                self._working.add(one.descriptor)
+                self._cryptographers.submit(self._work, one)
+            else:
+                awaited = select.EPOLLOUT if needs is Next.WRITE else select.EPOLLIN
+                self._poll.modify(one.descriptor, awaited | select.EPOLLRDHUP | select.EPOLLONESHOT)
         except OSError:
             self._drop(one)
+
+    def _work(self, one: Waiting) -> None:
+        """In a cryptographer's thread: signing takes a millisecond, of which a thousand TLS clients would stop everybody."""
+        try:
+            needs = one.step()
+        except OSError as error:
+            needs = Next.NOTHING
+            _log.warning("a TLS connection failed", address=one.address, error=type(error).__name__)
+        self._worked.put((one, needs))
+        with suppress(OSError):  # the listener has stopped
+            os.eventfd_write(self._wake, 1)
+
+    def _seat(self) -> None:
+        """Hand on who asks for an association, as far as there are places; reject who has waited long enough."""
+        refused: set[str] = set()
+        now = time.monotonic()
+        for one in tuple(self._asking.values()):
+            if one.source not in refused and self._make_room(one.address):
+                self._hand_over(one)
+                continue
+            refused.add(one.source)
+            if now - one.since > self._limits.place_wait_s:
+                _log.warning("an association was rejected", code="too_many_associations", address=one.address)
+                self._drop(one, REJECT_BUSY)
+
+    def _hand_over(self, one: Waiting) -> None:
+        self._forget(one)
+        try:
+            self._deliver(one.hand_over(), one.address)
+        except OSError:
+            one.connection.close()
         except Exception as error:  # noqa: BLE001 - boundary: one connection's trouble is not the listener's
             _log.error("an association could not be started", error=type(error).__name__)
-            self._drop(one)
+            one.connection.close()
 
     def _drop_late(self) -> None:
         now = time.monotonic()
         while self._waiting:
             oldest = next(iter(self._waiting.values()))
-            if oldest.deadline > now:
-                return
+            if oldest.since + self._limits.association_deadline_s > now:
+                break
             self._drop(oldest)
+        while self._lingering:
+            one, until = next(iter(self._lingering.values()))
+            if until > now and len(self._lingering) <= _LINGERING:
+                break
+            self._end(one)
 
-    def _forget(self, one: _Waiting) -> None:
-        descriptor = one.connection.fileno()
-        if self._waiting.pop(descriptor, None) is not None:
-            self._poll.unregister(descriptor)
+    def _forget(self, one: Waiting) -> None:
+        """It waits no more. Its descriptor leaves the poll before somebody else gets it."""
+        del self._waiting[one.descriptor]
+        self._asking.pop(one.descriptor, None)
+        self._working.discard(one.descriptor)
+        self._counts[one.source] -= 1
+        if not self._counts[one.source]:
+            del self._counts[one.source]
+        with suppress(OSError):
+            self._poll.unregister(one.descriptor)
 
-    def _drop(self, one: _Waiting) -> None:
+    def _drop(self, one: Waiting, farewell: bytes | None = None) -> None:
+        working = one.descriptor in self._working
         self._forget(one)
+        if working:
+            return  # its cryptographer returns at once; `_take_back` closes it
+        lingers = one.turn_away(farewell) if farewell is not None else one.turn_away()
+        if not lingers:
+            one.connection.close()
+            return
+        self._lingering[one.descriptor] = (one, time.monotonic() + _LINGER_S)
+        self._poll.register(one.descriptor, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLONESHOT)
+
+    def _drain(self, one: Waiting, until: float) -> None:
+        with suppress(OSError):
+            if not one.drained() and until > time.monotonic():
+                self._poll.modify(one.descriptor, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLONESHOT)
+                return
+        self._end(one)
+
+    def _end(self, one: Waiting) -> None:
+        del self._lingering[one.descriptor]
+        with suppress(OSError):
+            self._poll.unregister(one.descriptor)
         one.connection.close()
