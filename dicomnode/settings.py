@@ -169,9 +169,14 @@ class Work(Section):
 
 
 class Storage(Section):
-    """Bytes at rest. Below `reserve_mb` free nothing more is accepted (A700)."""
+    """Bytes at rest. Below `reserve_mb` free nothing more is accepted (A700).
+
+    order: how an instance becomes durable. parallel: its file is synced beside its row; serial: temporary file, rename, folder,
+    then the row, for file systems that need it.
+    """
 
     reserve_mb: Annotated[int, Field(ge=0)] = 512
+    order: Literal["parallel", "serial"] = "parallel"
     reserve_file_mb: Annotated[int, Field(ge=0)] = 64  # given up when the disk is full, so that the database can still write
 
 

@@ -42,6 +42,7 @@ folders = []                       # searched before those that `dicomnode pipel
 
 [storage]
 # reserve_mb = 512                 # with less free than this nothing more is accepted
+# order = "parallel"               # how an instance becomes durable; "serial" for file systems that need it, slower
 # reserve_file_mb = 64             # a file that is given up on a full disk, so that the database can still write
 
 [sweep]

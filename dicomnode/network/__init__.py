@@ -6,8 +6,9 @@ in words and what to do; a lost link is told apart from a refusal (`send_file` g
 are, converted only between uncompressed transfer syntaxes. Knows no rows.
 """
 
+from dicomnode.domain.transfer_syntaxes import TRANSFER_SYNTAXES
 from dicomnode.network.association import Timeouts, associate
-from dicomnode.network.contexts import STORAGE_SOP_CLASSES, TRANSFER_SYNTAXES, store_contexts_for
+from dicomnode.network.contexts import STORAGE_SOP_CLASSES, store_contexts_for
 from dicomnode.network.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.network.permission import Permissions
 from dicomnode.network.services import echo, find_instance, send_file

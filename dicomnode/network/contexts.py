@@ -1,4 +1,4 @@
-"""Which SOP classes and transfer syntaxes there are, and how they are proposed."""
+"""Which storage SOP classes there are, and how they and their transfer syntaxes are proposed."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -6,8 +6,7 @@ from typing import Protocol
 
 from pydicom._uid_dict import UID_dictionary
 from pydicom.filereader import read_file_meta_info
-from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom._globals import ALL_TRANSFER_SYNTAXES
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.presentation import AllStoragePresentationContexts
 from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.sop_class import register_uid, uid_to_service_class
@@ -34,31 +33,6 @@ def _storage_sop_classes() -> frozenset[str]:
 
 STORAGE_SOP_CLASSES = _storage_sop_classes()
 
-# The retired JPEG processes (PS3.5-2004 A.4.1) still come out of old archives; they are stored as received like all others.
-_RETIRED_JPEG = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (52, 53, 54, 55, 56, 58, 59, 60, 61, 62, 63, 64, 65, 66))
-# Live video and audio streams (PS3.22) are no data sets on an association.
-_REAL_TIME_VIDEO = "1.2.840.10008.1.2.7."
-
-
-def _transfer_syntaxes() -> tuple[str, ...]:
-    """In the order in which we choose when one context offers several.
-
-    Lossless before uncompressed: a sender that offers both (dcmsend) mostly has the former and would decompress for nothing.
-    Uncompressed before lossy: a sender that offers both must not compress for us.
-    """
-    lossless = ("57", "70", "80", "90", "92", "201", "202", "110")
-    first = [
-        *(f"1.2.840.10008.1.2.4.{n}" for n in lossless),
-        "1.2.840.10008.1.2.5",  # RLE
-        str(ExplicitVRLittleEndian),
-        str(ImplicitVRLittleEndian),
-    ]
-    last = [str(ExplicitVRBigEndian)]
-    others = [uid for uid in (*ALL_TRANSFER_SYNTAXES, *_RETIRED_JPEG) if uid not in {*first, *last}]
-    return tuple(first + [uid for uid in others if not uid.startswith(_REAL_TIME_VIDEO)] + last)
-
-
-TRANSFER_SYNTAXES = _transfer_syntaxes()
 UNCOMPRESSED = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
 
 

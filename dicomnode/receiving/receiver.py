@@ -9,6 +9,7 @@ import structlog
 from dicomnode.domain.clock import type_clock, utc_now
 from dicomnode.domain.errors import SettingsError
 from dicomnode.domain.routes import Peer
+from dicomnode.domain.transfer_syntaxes import preferred_first
 from dicomnode.network import STORAGE_SOP_CLASSES, Permissions
 from dicomnode.network.contexts import serve_as_storage
 from dicomnode.receiving.keeper import InstanceKeeper
@@ -41,12 +42,14 @@ class Receiver:
         port: int = 11112,
         peers: Sequence[Peer] = (),
         extra_sop_classes: Sequence[str] = (),
+        transfer_syntaxes: Sequence[str] = (),
         limits: Limits = DEFAULT_LIMITS,
         clock: type_clock = utc_now,
     ) -> None:
         """port: 0 takes a free one. peers: who may send; without any, whoever is on this machine.
 
-        extra_sop_classes: private storage classes to accept besides those of the standard.
+        extra_sop_classes: private storage classes to accept besides those of the standard. transfer_syntaxes: which to choose
+        first where a sender offers several; all others follow.
         """
         self._store, self._host, self._port, self._limits = store, host, port, limits
         self._permissions = Permissions(peers)
@@ -57,6 +60,7 @@ class Receiver:
             self._permissions,
             ae_titles=(ae_title, *also_called),
             sop_classes=STORAGE_SOP_CLASSES | self._extra_sop_classes,
+            transfer_syntaxes=preferred_first(transfer_syntaxes),
             limits=limits,
         )
         self._listener: Listener | None = None

@@ -4,7 +4,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from pynetdicom.sop_class import Verification
 from pynetdicom.transport import AddressInformation
 
 from dicomnode.domain.statuses import CANNOT_UNDERSTAND
-from dicomnode.network import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, TRANSFER_SYNTAXES, Permissions
+from dicomnode.network import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, Permissions
 from dicomnode.receiving.handler import InstanceHandler, StoreRequest
 from dicomnode.receiving.ledger import InstanceLedger
 from dicomnode.receiving.limits import Limits
@@ -118,15 +118,20 @@ class StockScp:
         *,
         ae_titles: Iterable[str],
         sop_classes: Iterable[str],
+        transfer_syntaxes: Sequence[str],
         limits: Limits,
     ) -> None:
-        """ae_titles: those under which we may be called, our own first. sop_classes: storage classes that are accepted."""
+        """ae_titles: those under which we may be called, our own first. sop_classes: storage classes that are accepted.
+
+        transfer_syntaxes: those that are accepted, in the order of choice.
+        """
         self._handler, self._ledger, self._permissions, self._limits = handler, ledger, permissions, limits
         self._buffered = Buffered(limits)
         titles = [title.strip() for title in ae_titles]
         self._called = frozenset(titles)
         self._entity = _entity(titles[0], limits)
         self._sop_classes = frozenset(sop_classes)
+        self._transfer_syntaxes = tuple(transfer_syntaxes)
         self._contexts: dict[str, PresentationContext] = {}
         self._sessions: dict[ServedAssociation, _Session] = {}
         self._lock = threading.Lock()
@@ -203,7 +208,7 @@ class StockScp:
     def _context(self, abstract_syntax: str) -> PresentationContext:
         """Built once for each class and only read afterwards: copying all of them costs pynetdicom 60 ms a connection."""
         if abstract_syntax not in self._contexts:
-            self._contexts[abstract_syntax] = build_context(abstract_syntax, list(TRANSFER_SYNTAXES))
+            self._contexts[abstract_syntax] = build_context(abstract_syntax, list(self._transfer_syntaxes))
         return self._contexts[abstract_syntax]
 
     def _on_store(self, event: evt.Event) -> int | Dataset:

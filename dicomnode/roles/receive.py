@@ -15,6 +15,8 @@ def main(settings: Settings, lifeline: Lifeline) -> None:
         registry,
         ae_title=settings.node.ae_title,
         also_called=settings.dicom.also_called,
+        extra_sop_classes=settings.dicom.extra_sop_classes,
+        transfer_syntaxes=settings.dicom.transfer_syntaxes,
         host=settings.dicom.host,
         port=settings.dicom.port,
         peers=tuple(wiring.peers(settings).values()),
