@@ -1,4 +1,4 @@
-"""`InstanceKeeper`: makes an instance durable and known, in that order, before it is answered with Success."""
+"""`InstanceKeeper`: makes an instance durable and known before it is answered with Success."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -20,18 +20,22 @@ from dicomnode.domain.statuses import (
 from dicomnode.network import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.receiving.conflicts import judge
 from dicomnode.receiving.handler import SenderGone, StoreAnswer, StoreRequest
-from dicomnode.receiving.header import Header, Refused, scan
+from dicomnode.receiving.header import Header, HeaderReader, Refused
 from dicomnode.receiving.ledger import InstanceLedger
 from dicomnode.receiving.ours import is_ours
 from dicomnode.registry import KnownInstance
-from dicomnode.storage import FileMeta, Store, StoredBytes
+from dicomnode.storage import FileMeta, InstanceWriter, Store
 
 _log = structlog.get_logger("receiving")
-_LOCKS = 64
+_LOCKS = 4096  # held over a sync: two instances should hardly ever meet in one
 
 
 class InstanceKeeper:
-    """The `InstanceHandler` of the node. Steps: space, understand, bytes, row, answer."""
+    """The `InstanceHandler` of the node. Steps: space, understand, bytes, row, answer.
+
+    The file is synced beside the commit of its row (storage.order = "parallel"). A crash between the two leaves a row with an
+    incomplete file, or a file without a row, neither of them acknowledged: `recovery` finds them.
+    """
 
     def __init__(
         self,
@@ -51,7 +55,8 @@ class InstanceKeeper:
     def store(self, request: StoreRequest, data_set: Iterator[Sequence[memoryview]]) -> StoreAnswer:
         """Keep the instance. Success means: bytes, folder entry and row are durable."""
         try:
-            return self._store_instance(request, _joined(data_set))
+            self._store.check_space()  # before the first byte of the data set: it is not cut off later
+            return self._store_instance(request, data_set)
         except SenderGone:
             raise
         except Refused as error:
@@ -63,47 +68,36 @@ class InstanceKeeper:
             _log.error("an instance cannot be recorded", association=request.association_key, error=type(error).__name__)
             return StoreAnswer(PROCESSING_FAILURE, "processing_failure", "the node cannot record the instance now")
 
-    def _store_instance(self, request: StoreRequest, data_set: memoryview) -> StoreAnswer:
-        self._store.check_space(len(data_set))
-        header = scan(data_set, request.transfer_syntax_uid, at_most_inflated=self._max_inflated_bytes)
-        _must_be_what_was_announced(request, header)
-        pixel_digest = ""
-        with self._locks[hash(header.sop_instance_uid) % _LOCKS]:
-            return self._keep(request, header, pixel_digest, data_set)
-
-    def _keep(self, request: StoreRequest, header: Header, pixel_digest: str, data_set: memoryview) -> StoreAnswer:
-        ours = is_ours(header, self._ledger)
-        head = FileMeta(
-            header.sop_class_uid,
-            header.sop_instance_uid,
-            request.transfer_syntax_uid,
-            IMPLEMENTATION_CLASS_UID,
-            IMPLEMENTATION_VERSION_NAME,
-            request.calling_ae,
-        ).encoded()
-        stored = self._store.write_instance(
-            head, (data_set,), header.study_instance_uid, header.series_instance_uid, header.sop_instance_uid
-        )
+    def _store_instance(self, request: StoreRequest, data_set: Iterator[Sequence[memoryview]]) -> StoreAnswer:
+        if request.sop_class_uid != request.abstract_syntax_uid:
+            raise Refused("the command's SOP class is not that of its context", "other_context", SOP_CLASS_NOT_SUPPORTED)
+        reader = HeaderReader(request.transfer_syntax_uid, at_most_inflated=self._max_inflated_bytes)
+        header: Header | None = None
+        writer: InstanceWriter | None = None
         try:
-            received = self._received(request, header, pixel_digest, stored)
-            keys = self._ledger.add_instance(received, ours=ours)
-            if keys.new:
-                _log.debug(
-                    "instance stored", association=received.association_key, study=keys.study_key, series=keys.series_key
-                )
-                return StoreAnswer(SUCCESS, "ours" if ours else "stored")
-            return self._meet_again(received, ours=ours)
+            for pieces in data_set:
+                if header is None and (header := reader.feed(pieces)) is not None:
+                    _must_be_what_was_announced(request, header)
+                if writer is None:
+                    writer = self._store.begin_instance(_file_head(request))
+                writer.write(pieces)
+            if header is None:
+                header = reader.finish()
+                _must_be_what_was_announced(request, header)
+            if writer is None:
+                writer = self._store.begin_instance(_file_head(request))
+            with self._locks[hash(header.sop_instance_uid) % _LOCKS]:
+                return self._keep(request, header, writer)
         except BaseException:
             # Not acknowledged, so nobody misses it; half kept it would be an orphan.
-            with suppress(StorageError):
-                self._store.discard(stored.path)
+            if writer is not None:
+                writer.abandon()
             raise
-        finally:
-            if stored.in_flight is not None:
-                stored.in_flight.end()
 
-    def _received(self, request: StoreRequest, header: Header, pixel_digest: str, stored: StoredBytes) -> Received:
-        return Received(
+    def _keep(self, request: StoreRequest, header: Header, writer: InstanceWriter) -> StoreAnswer:
+        ours = is_ours(header, self._ledger)
+        stored = writer.complete()
+        received = Received(
             sop_class_uid=header.sop_class_uid,
             sop_instance_uid=header.sop_instance_uid,
             series_instance_uid=header.series_instance_uid,
@@ -111,7 +105,7 @@ class InstanceKeeper:
             transfer_syntax_uid=request.transfer_syntax_uid,
             path=stored.path,
             sha256=stored.sha256,
-            pixel_digest=pixel_digest,
+            pixel_digest="",
             size_bytes=stored.size_bytes,
             attributes=header.attributes,
             calling_ae=request.calling_ae,
@@ -120,16 +114,39 @@ class InstanceKeeper:
             association_key=request.association_key,
             received_at=self._clock(),
         )
+        keys = self._ledger.add_instance(received, ours=ours)
+        if not keys.new:
+            answer = self._meet_again(received, writer, ours=ours)
+            writer.settle()
+            return answer
+        self._make_durable(received, writer)
+        writer.settle()
+        _log.debug("instance stored", association=received.association_key, study=keys.study_key, series=keys.series_key)
+        return StoreAnswer(SUCCESS, "ours" if ours else "stored")
 
-    def _meet_again(self, received: Received, *, ours: bool) -> StoreAnswer:
+    def _make_durable(self, received: Received, writer: InstanceWriter) -> None:
+        """Raises StorageError; then the new row is gone, or stays with its file until an operator or the next start looks."""
+        try:
+            writer.durable()
+        except StorageError:
+            try:
+                self._ledger.forget_instances([received.sop_instance_uid])
+            except BaseException:
+                writer.settle()
+                raise
+            raise
+
+    def _meet_again(self, received: Received, writer: InstanceWriter, *, ours: bool) -> StoreAnswer:
         """The UID is known: the same again, our own changed by a PACS, or a contradiction."""
         known = self._ledger.instance(received.sop_instance_uid)
         if known is None:
             raise StaleUpdate("the row of an instance vanished while it came again", "send the instance again")
+        if known.sha256 == received.sha256 and self._store.verify(known.path, known.size_bytes, known.sha256):
+            self._store.sync(known.path)  # another process may be just about to
+            writer.abandon()
+            return StoreAnswer(SUCCESS, "duplicate")
+        writer.durable()
         if known.sha256 == received.sha256:
-            if self._store.verify(known.path, known.size_bytes, known.sha256):
-                self._store.discard(received.path)
-                return StoreAnswer(SUCCESS, "duplicate")
             self._ledger.add_instance(received, ours=ours, replaces=True)
             _log.warning("bytes that were missing or damaged came again", association=received.association_key)
             return StoreAnswer(SUCCESS, "repaired")
@@ -163,14 +180,19 @@ class InstanceKeeper:
         return StoreAnswer(SUCCESS, f"conflict_{kind.value}")
 
 
-def _joined(data_set: Iterator[Sequence[memoryview]]) -> memoryview:
-    """All of it: pieces are only valid until the next turn."""
-    return memoryview(b"".join(piece for pieces in data_set for piece in pieces))
+def _file_head(request: StoreRequest) -> bytes:
+    """From the command alone: the data set must say the same, or nothing is kept."""
+    return FileMeta(
+        request.sop_class_uid,
+        request.sop_instance_uid,
+        request.transfer_syntax_uid,
+        IMPLEMENTATION_CLASS_UID,
+        IMPLEMENTATION_VERSION_NAME,
+        request.calling_ae,
+    ).encoded()
 
 
 def _must_be_what_was_announced(request: StoreRequest, header: Header) -> None:
-    if request.sop_class_uid != request.abstract_syntax_uid:
-        raise Refused("the command's SOP class is not that of its context", "other_context", SOP_CLASS_NOT_SUPPORTED)
     if header.sop_class_uid != request.sop_class_uid:
         raise Refused("SOPClassUID in data set and command differ", "other_class", DATA_SET_DOES_NOT_MATCH_SOP_CLASS)
     if header.sop_instance_uid != request.sop_instance_uid:

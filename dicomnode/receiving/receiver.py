@@ -16,6 +16,7 @@ from dicomnode.receiving.keeper import InstanceKeeper
 from dicomnode.receiving.ledger import InstanceLedger
 from dicomnode.receiving.limits import DEFAULT_LIMITS, Limits
 from dicomnode.receiving.listener import Listener
+from dicomnode.receiving.recovery import recover
 from dicomnode.receiving.scp import StockScp
 from dicomnode.storage import Store
 
@@ -51,7 +52,8 @@ class Receiver:
         extra_sop_classes: private storage classes to accept besides those of the standard. transfer_syntaxes: which to choose
         first where a sender offers several; all others follow.
         """
-        self._store, self._host, self._port, self._limits = store, host, port, limits
+        self._store, self._ledger = store, ledger
+        self._host, self._port, self._limits = host, port, limits
         self._permissions = Permissions(peers)
         self._extra_sop_classes = frozenset(extra_sop_classes)
         self._scp = StockScp(
@@ -78,9 +80,8 @@ class Receiver:
     def start(self) -> None:
         """Listen. Raises SettingsError if that is not possible there, StorageError without a usable folder."""
         self._store.prepare()
-        swept = self._store.clear_incoming()
-        if swept:
-            _log.warning("half received files of an earlier run were removed", count=swept)
+        recover(self._store, self._ledger)
+        self._store.make_ahead()
         serve_as_storage(STORAGE_SOP_CLASSES | self._extra_sop_classes)
         listening = _listen(self._host, self._port)
         self._port = listening.getsockname()[1]
@@ -95,6 +96,7 @@ class Receiver:
         self._listener.stop()
         self._listener = None
         self._scp.drain(drain_s)
+        self._store.close()
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -12,13 +12,14 @@ from dicomnode.domain.states import SeriesEvent, SeriesState
 from dicomnode.registry import conflicts, keys
 from dicomnode.registry.engine import insert_if_absent
 from dicomnode.registry.queue import supersede_jobs_of_series
-from dicomnode.registry.records import InstanceKeys, KnownInstance
+from dicomnode.registry.records import InstanceKeys, KnownInstance, StoredFile
 from dicomnode.registry.tables import Association, Conflict, Instance, Mark, Result, Series, Study
 from dicomnode.registry.text import clean, header_text, whole_number
 from dicomnode.registry.transitions import SERIES, began, change
 
 _CLEAN_STOP, _VERIFIED = "clean_stop", "verified"
 _PAGE = 2000
+RELEASED = "released"  # how an association ends in order
 _INSERT_INSTANCE = insert(Instance.__table__)  # type: ignore[arg-type]
 # These updates run for each image, and no object in the session shows their columns: nothing to bring up to date.
 _NOTHING_LOADED = {"synchronize_session": False}
@@ -252,6 +253,39 @@ def files_since(session: Session, since: datetime | None, after: int) -> list[tu
     statement = select(Instance.id, Instance.path, Instance.size_bytes, Instance.sha256)
     page = session.execute(statement.where(Instance.id > after, *newer).order_by(Instance.id).limit(_PAGE))
     return [(row.id, Path(row.path), row.size_bytes, row.sha256) for row in page]
+
+
+def files_in(session: Session, folder: Path, since: datetime) -> list[StoredFile]:
+    """The instances received at `since` or later whose files are in this folder."""
+    prefix = folder.as_posix()
+    # "0" follows "/": the range of all names below the folder.
+    return _stored_files(session, Instance.received_at >= since, Instance.path > f"{prefix}/", Instance.path < f"{prefix}0")
+
+
+def files_of(session: Session, sop_instance_uids: Sequence[str]) -> list[StoredFile]:
+    """The files of those of these instances that have a row."""
+    return _stored_files(session, Instance.sop_instance_uid.in_(sop_instance_uids))
+
+
+def _stored_files(session: Session, *conditions: object) -> list[StoredFile]:
+    columns = (Instance.id, Instance.association_id, Instance.sop_instance_uid)
+    of_file = (Instance.path, Instance.size_bytes, Instance.sha256)
+    rows = session.execute(select(*columns, *of_file).where(*conditions).order_by(Instance.id)).all()  # type: ignore[arg-type]
+    if not rows:
+        return []
+    newest = select(Instance.association_id, func.max(Instance.id)).where(Instance.id >= rows[0].id)
+    last_of = {key: last for key, last in session.execute(newest.group_by(Instance.association_id))}  # noqa: C416 - of rows
+    released = set(session.scalars(select(Association.id).where(Association.id.in_(last_of), Association.how == RELEASED)))
+    return [
+        StoredFile(
+            row.sop_instance_uid,
+            Path(row.path),
+            row.size_bytes,
+            row.sha256,
+            answered=row.association_id is None or row.association_id in released or last_of[row.association_id] > row.id,
+        )
+        for row in rows
+    ]
 
 
 def last_clean_stop(session: Session) -> datetime | None:

@@ -52,6 +52,21 @@ class KnownInstance:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredFile:
+    """The file of one instance as its row names it. answered: its sender certainly got Success for it.
+
+    So it is where the same association sent another instance afterwards, or was released: one is answered before the next is
+    read.
+    """
+
+    sop_instance_uid: str
+    path: Path
+    size_bytes: int
+    sha256: str
+    answered: bool
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceKeys:
     """Where an instance's row hangs, in keys that logs may hold. `new` is false for a duplicate."""
 

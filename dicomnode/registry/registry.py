@@ -27,10 +27,13 @@ from dicomnode.registry.records import (
     ClaimedJob,
     InstanceKeys,
     KnownInstance,
+    StoredFile,
     StudyEvidence,
     StudyJudgement,
     Transition,
 )
+
+_MOST_VALUES = 500  # in one IN (…): old SQLite takes 999 parameters
 
 
 class Registry:
@@ -139,6 +142,19 @@ class Registry:
                 return
             after = page[-1][0]
             yield from ((path, size_bytes, sha256) for _, path, size_bytes, sha256 in page)
+
+    def files_in(self, folder: Path, since: datetime) -> list[StoredFile]:
+        """What the rows received at `since` or later name in this folder (relative to the store's root)."""
+        with self._database.read() as session:
+            return receiving.files_in(session, folder, since)
+
+    def files_of(self, sop_instance_uids: Sequence[str]) -> list[StoredFile]:
+        """The files of those of these instances that have a row."""
+        found: list[StoredFile] = []
+        for start in range(0, len(sop_instance_uids), _MOST_VALUES):
+            with self._database.read() as session:
+                found += receiving.files_of(session, sop_instance_uids[start : start + _MOST_VALUES])
+        return found
 
     def verified_until(self) -> datetime | None:
         """What arrived before needs no look after a crash; None: nothing was ever looked at."""

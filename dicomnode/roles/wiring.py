@@ -43,7 +43,7 @@ def run_folder(settings: Settings) -> Path:
 
 def open_store(settings: Settings) -> Store:
     """The bytes."""
-    return Store(settings.data_dir, reserve_bytes=_writing_stops_below_bytes(settings))
+    return Store(settings.data_dir, reserve_bytes=_writing_stops_below_bytes(settings), order=settings.storage.order)
 
 
 def open_reserve(settings: Settings) -> Reserve:

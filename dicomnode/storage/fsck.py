@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dicomnode.domain.errors import CorruptInstance
-from dicomnode.storage.store import INSTANCES, SPOOL, Store, digest_of_data_set, digest_of_file, is_in_flight
+from dicomnode.storage.durable import is_in_flight
+from dicomnode.storage.pool import INSTANCES, is_pool_file
+from dicomnode.storage.store import SPOOL, Store, digest_of_data_set, digest_of_file
 
 # Only files younger than this are asked whether somebody still holds them in flight: no row takes an hour to commit.
 _IN_FLIGHT_AT_MOST_S = 3600.0
@@ -44,6 +46,8 @@ def _settled_files(root: Path) -> Iterator[Path]:
         for name in names:
             path = Path(folder, name)
             try:
+                if is_pool_file(path):
+                    continue
                 fresh = path.stat().st_mtime > young
             except FileNotFoundError:
                 continue

@@ -59,6 +59,22 @@ def read_head(file: BinaryIO) -> bytes:
     return start + rest
 
 
+def sop_instance_uid_in(path: Path) -> str | None:
+    """Media Storage SOP Instance UID (0002,0003) of a stored file, as its writer was told; None if its head is damaged."""
+    try:
+        with path.open("rb") as file:
+            head = read_head(file)
+    except (OSError, ValueError):
+        return None
+    position = len(_PREAMBLE) + _GROUP_LENGTH.size + len(_META_VERSION)
+    while position + 8 <= len(head):  # our own writing: short lengths only behind the version
+        _, element, _, length = struct.unpack_from("<HH2sH", head, position)
+        if element == 0x0003:
+            return head[position + 8 : position + 8 + length].decode("ascii", "replace").rstrip("\0 ")
+        position += 8 + length
+    return None
+
+
 def data_set_offset(path: Path) -> int:
     """Where the data set begins in a stored file, in bytes. Raises CorruptInstance if the file is damaged or gone."""
     try:

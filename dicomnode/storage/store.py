@@ -1,74 +1,64 @@
-"""`Store`: one folder tree on one file system, written in the serial reference order of DESIGN section 5."""
+"""`Store`: one folder tree on one file system."""
 
-import fcntl
 import hashlib
 import os
 import secrets
 import shutil
 from collections.abc import Iterable
-from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from dicomnode.domain.errors import CorruptInstance, OutOfSpace, StorageError
-from dicomnode.storage.durable import Folders, storage_error, sync_folder, write_all
+from dicomnode.storage.durable import Folders, is_in_flight, storage_error, sync_folder
+from dicomnode.storage.hands import Hands
 from dicomnode.storage.part10 import read_head
+from dicomnode.storage.pool import INSTANCES, NEW_FILE, OPEN, UNSETTLED, LeftOpen, Pool, close_left_open, left_open
+from dicomnode.storage.writer import InstanceWriter, ParallelWriter, SerialWriter, StoredBytes
 
-INSTANCES, INCOMING, QUARANTINE, SPOOL = "instances", "incoming", "quarantine", "spool"
-_HASH_LENGTH = 20  # hexadecimal digits = 80 bits: no two series of one hospital ever meet
+INCOMING, QUARANTINE, SPOOL = "incoming", "quarantine", "spool"
 _CHUNK = 1 << 20
 
-
-class InFlight:
-    """Holds a lock on a file whose row is not yet committed, so that `fsck` in another process does not take it for an orphan.
-
-    The kernel drops the lock with the process: after a crash the file is an orphan at once.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor: int | None = descriptor
-
-    def end(self) -> None:
-        """The row is committed, or the file is gone."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    def __del__(self) -> None:
-        self.end()
-
-
-@dataclass(frozen=True, slots=True)
-class StoredBytes:
-    """A durable file: `path` relative to the root, `sha256` of the data set alone, `size_bytes` of the whole file."""
-
-    path: Path
-    sha256: str
-    size_bytes: int
-    in_flight: InFlight | None = field(default=None, compare=False, repr=False)
-
-
-def _name(uid: str) -> str:
-    return hashlib.sha256(uid.encode()).hexdigest()[:_HASH_LENGTH]
+type_order = Literal["parallel", "serial"]
 
 
 class Store:
     """The bytes of one node. Safe to share between threads; several processes may use one root."""
 
-    def __init__(self, root: Path, *, reserve_bytes: int) -> None:
-        """`root`: node.data_dir. `reserve_bytes`: with less than this left free nothing more is written."""
+    def __init__(self, root: Path, *, reserve_bytes: int, order: type_order = "parallel") -> None:
+        """`root`: node.data_dir. `reserve_bytes`: with less than this left free nothing more is written.
+
+        order: how instances become durable. parallel: into files made ahead, synced while the row is committed; serial: the
+        reference, for file systems that need it (temporary file, fdatasync, rename, fsync of the folder, then the row).
+        """
         self.root = root.absolute()
         self.reserve_bytes = reserve_bytes
+        self._order = order
         self._folders = Folders(self.root)
+        self._pool = Pool(self.root, self._folders)
+        self._hands = Hands()
 
     def prepare(self) -> None:
         """Make the folders. Raises StorageError where that is not possible."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            for name in (INSTANCES, INCOMING, QUARANTINE, SPOOL):
+            for name in (INSTANCES, INCOMING, QUARANTINE, SPOOL, OPEN):
                 self._folders.ensure(self.root / name)
         except OSError as error:
             raise storage_error(error) from error
+
+    def make_ahead(self) -> None:
+        """Make the files for the first instances, as the receiver starts. Raises StorageError."""
+        if self._order == "parallel":
+            try:
+                self._pool.open()
+                self._pool.fill()
+            except OSError as error:
+                raise storage_error(error) from error
+
+    def close(self) -> None:
+        """Nothing more will be written soon: remove files made ahead, end side threads. The store stays usable."""
+        self._pool.close()
+        self._hands.end()
 
     def clear_incoming(self) -> int:
         """Remove what a crash left half written; returns how many. For the receiver's start, before it accepts anything."""
@@ -76,6 +66,17 @@ class Store:
         for path in left:
             path.unlink(missing_ok=True)
         return len(left)
+
+    def left_open(self) -> list[LeftOpen]:
+        """What a crash left in doubt: bytes without a row, rows without bytes. For the receiver's start (`close_left_open`)."""
+        return left_open(self.root)
+
+    def close_left_open(self, left: LeftOpen) -> None:
+        """All of it was looked at. Raises StorageError."""
+        try:
+            close_left_open(self.root, left)
+        except OSError as error:
+            raise storage_error(error) from error
 
     def absolute(self, relative: Path) -> Path:
         """Where the file is. Raises StorageError for a path that leads out of the root."""
@@ -96,38 +97,55 @@ class Store:
                 "free some space, move node.data_dir to a larger disk, or lower storage.reserve_mb",
             )
 
-    def write_instance(
-        self, file_head: bytes, chunks: Iterable[bytes | memoryview], study: str, series: str, sop: str
-    ) -> StoredBytes:
-        """Write head and data set so that both survive a power cut: temporary file, fdatasync, rename, fsync of the folder.
+    def begin_instance(self, file_head: bytes) -> InstanceWriter:
+        """A writer for a new instance, under a name of our own. Raises OutOfSpace, StorageError.
 
-        study, series, sop: UIDs, of which only hashes show in the path. The name is new each time: nothing is overwritten.
+        Whoever begins ends it by `settle` or `abandon`. Whether there is space is the caller's question (`check_space`).
+        """
+        try:
+            if self._order == "parallel":
+                place, descriptor = self._pool.take()
+                return ParallelWriter(descriptor, place, self._pool, self._hands, file_head)
+            return self._begin_serially(file_head)
+        except OSError as error:
+            raise storage_error(error) from error
+
+    def _begin_serially(self, file_head: bytes) -> InstanceWriter:
+        temporary = f"{self.root}/{INCOMING}/{secrets.token_hex(8)}.dcm"
+        self._folders.ensure(self.root / INCOMING)
+        try:
+            descriptor = os.open(temporary, NEW_FILE, UNSETTLED)
+        except FileNotFoundError:  # somebody cleared it away
+            self._folders.forget()
+            self._folders.ensure(self.root / INCOMING)
+            descriptor = os.open(temporary, NEW_FILE, UNSETTLED)
+        try:
+            place = self._pool.name()
+        except BaseException:
+            os.close(descriptor)
+            os.unlink(temporary)  # noqa: PTH108 - as all paths of an image's way: a Path costs more than the call
+            raise
+        return SerialWriter(temporary, descriptor, place, self._pool, self._hands, file_head)
+
+    def write_instance(self, file_head: bytes, chunks: Iterable[bytes | memoryview]) -> StoredBytes:
+        """Write head and data set so that both survive a power cut. The caller ends `in_flight` when its row is committed.
+
         Raises OutOfSpace, StorageError; then nothing is left behind.
         """
         self.check_space()
-        name = f"{_name(sop)}-{secrets.token_hex(4)}.dcm"
-        hashed = _name(study)
-        relative = Path(INSTANCES, hashed[:2], hashed[2:], _name(series), name)
-        digest = hashlib.sha256()
+        writer = self.begin_instance(file_head)
         try:
-            self._folders.ensure(self.root / INCOMING)
-            temporary = self.root / INCOMING / name
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
-            in_flight = InFlight(descriptor)
-            try:
-                with suppress(OSError):  # some network file systems know no locks: then fsck is to wait for quiet times
-                    fcntl.flock(descriptor, fcntl.LOCK_SH)
-                size = write_all(descriptor, (file_head,), lambda _: None)
-                size += write_all(descriptor, chunks, digest.update)
-                os.fdatasync(descriptor)
-                self._put(temporary, self.root / relative)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                in_flight.end()
-                raise
+            for chunk in chunks:
+                writer.write((chunk,))
+            stored = writer.complete()
+            writer.durable()
         except OSError as error:
+            writer.abandon()
             raise storage_error(error) from error
-        return StoredBytes(relative, digest.hexdigest(), size, in_flight)
+        except BaseException:
+            writer.abandon()
+            raise
+        return stored
 
     def _put(self, temporary: Path, final: Path) -> None:
         """Rename into place and make the folder's entry durable."""
@@ -152,6 +170,17 @@ class Store:
         except (OSError, CorruptInstance):
             return False
 
+    def sync(self, relative: Path) -> None:
+        """Make a file's bytes durable: another process may have written, and not yet synced, what we answer for now."""
+        try:
+            descriptor = os.open(self.absolute(relative), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fdatasync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise storage_error(error) from error
+
     def discard(self, relative: Path) -> None:
         """Remove a file that nobody was promised to keep; no error if it is gone already."""
         path = self.absolute(relative)
@@ -163,14 +192,13 @@ class Store:
     def quarantine(self, relative: Path, reason: str) -> Path:
         """Move a file aside, durably, into a folder named by the reason (a word of ours); its new relative path.
 
-        The name depends on the name before and on the content, so the same bytes sent again and again fill one place.
+        The name depends on the content alone, so the same bytes sent again and again fill one place.
         """
         if not reason.isidentifier():
             raise ValueError("the reason of a quarantine is one word of ours")
         source = self.absolute(relative)
         try:
-            digest = digest_of_data_set(source)
-            target = Path(QUARANTINE, reason, f"{source.name.partition('-')[0]}-{digest[:16]}.dcm")
+            target = Path(QUARANTINE, reason, f"{digest_of_data_set(source)[:32]}.dcm")
             self._put(source, self.root / target)
         except OSError as error:
             raise storage_error(error) from error
@@ -231,18 +259,3 @@ def digest_of_file(path: Path) -> str:
     """SHA-256 (hex) of a whole file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def is_in_flight(path: Path) -> bool:
-    """Whether a living process holds this file: its row is not yet committed."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False

@@ -166,7 +166,7 @@ def test_fsck_finds_orphans_and_puts_them_aside(command: type_command, site: Pat
     whole = path.read_bytes()
     offset = storage.data_set_offset(path)
     store = storage.Store(data, reserve_bytes=0)
-    written = store.write_instance(whole[:offset], [whole[offset:]], "1.2", "1.2.3", "1.2.3.4")
+    written = store.write_instance(whole[:offset], [whole[offset:]])
     if written.in_flight is not None:
         written.in_flight.end()
     found = command("fsck", "--json", "--config", site)

@@ -77,7 +77,8 @@ class Reception:
         return data_set_of(self.store.absolute(self.known(sop_instance_uid).path))
 
     def files(self, below: str = "instances") -> list[Path]:
-        return sorted(path for path in (self.root / below).rglob("*") if path.is_file())
+        """Without those that the store has made ahead."""
+        return sorted(path for path in (self.root / below).rglob("*") if path.is_file() and path.stat().st_size)
 
 
 def data_set_of(path: Path) -> bytes:

@@ -20,7 +20,7 @@ def test_after_a_crash_damage_is_found_until_it_is_mended_and_whole_bytes_are_re
     store, registry = Store(tmp_path, reserve_bytes=0), Registry(f"sqlite:///{tmp_path / 'rows.db'}")
     store.prepare()
     registry.prepare()
-    kept = store.write_instance(HEAD, (b"data set",), "1.2.3", "1.2.3.1", "1.2.3.1.1")
+    kept = store.write_instance(HEAD, (b"data set",))
     row = replace(received(at=utc_now()), path=kept.path, sha256=kept.sha256, size_bytes=kept.size_bytes)
     registry.add_instance(row, ours=False)
     path = store.absolute(kept.path)

@@ -18,7 +18,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def settled(store: Store, data: bytes = b"data") -> StoredBytes:
-    stored = store.write_instance(HEAD, (data,), "1.1", "1.2", "1.3")
+    stored = store.write_instance(HEAD, (data,))
     assert stored.in_flight is not None
     stored.in_flight.end()
     return stored
@@ -76,7 +76,7 @@ def test_results_in_the_spool_are_verified_as_whole_files(store: Store) -> None:
 
 def test_what_is_in_flight_is_no_orphan_until_its_writer_is_gone(store: Store) -> None:
     """Another process may run fsck between a file's rename and its row's commit."""
-    stored = store.write_instance(HEAD, (b"data",), "1.1", "1.2", "1.3")
+    stored = store.write_instance(HEAD, (b"data",))
     assert fsck(store, [], verify_digests=False).ok
     path = stored.path
     del stored
