@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test check format train lock clean
+.PHONY: install demo test check format train lock bench clean
 
 install: $(STAMP)
 
@@ -39,6 +39,9 @@ format: install
 
 train: install
 	$(BIN)/dicomnode pipelines train chest_ct
+
+bench: install
+	$(BIN)/dicomnode bench ingest
 
 # Renews requirements.lock from pyproject.toml. Torch and what only its CUDA build needs stay out.
 lock:

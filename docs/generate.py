@@ -3,11 +3,13 @@
 A part stands between `<!-- generated: NAME … -->` and `<!-- end generated -->`.
 """
 
+import json
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from dicomnode.bench import figures
 from dicomnode.cli.settings_template import settings_template
 from dicomnode.domain.states import DELIVERY_TRANSITIONS, JOB_TRANSITIONS, SERIES_TRANSITIONS, diagram
 
@@ -25,7 +27,13 @@ def settings() -> str:
     return f"```toml\n{settings_template(Path('/var/lib/dicomnode'))}```"
 
 
-PARTS: dict[str, Callable[[], str]] = {"states": states, "settings": settings}
+def performance() -> str:
+    """The figures that `dicomnode bench ingest --json` gave last."""
+    kept = DOCS / "performance.json"
+    return figures(json.loads(kept.read_text())) if kept.exists() else "Not measured yet."
+
+
+PARTS: dict[str, Callable[[], str]] = {"states": states, "settings": settings, "performance": performance}
 _MARKED = re.compile(r"(<!-- generated: (\w+)[^>]*-->\n)(.*?)(<!-- end generated -->)", re.DOTALL)
 
 

@@ -115,13 +115,13 @@ class _Bench:
             started = time.monotonic()
             for place, case in enumerate(cases):
                 share = (number + place / len(cases)) / self._plan.rounds
-                self._round(case, number, lambda name, case=case, share=share: self._say(f"{case.name}: {name}", share))
+                self._round(case, number, share)
             now = time.monotonic()
             self.notes["rounds"] = number + 1
             if self._plan.most_s is not None and now - began + (now - started) > self._plan.most_s:
                 break
 
-    def _round(self, case: Case, number: int, say: Callable[[str], None]) -> None:
+    def _round(self, case: Case, number: int, share: float) -> None:
         """One round of one case."""
         subjects = [one for one in self._plan.receivers_of(case) if self._can_run(case, one)]
         try:
@@ -129,7 +129,7 @@ class _Bench:
                 if case.measures_sync:
                     self._measure_sync(case)
                 for receiver in rotated(subjects, number):
-                    say(receiver.name)
+                    self._say(f"{case.name}: {receiver.name}", share)
                     self._run(case, receiver, prefix)
         except _NoNamespace as error:
             self._leave_out(case, "every subject", str(error))

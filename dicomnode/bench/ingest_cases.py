@@ -22,6 +22,8 @@ RECEIVERS: Mapping[str, Receiver] = {
         receivers.storescp("storescp-fork", "--fork"),
         receivers.storescp("storescp+B", "+B"),
         receivers.orthanc(),
+        receivers.storescp("storescp-128K", "--max-pdu", "131072"),
+        receivers.orthanc("orthanc-128K", MaximumPduLength=131072),
         receivers.pynetdicom_app(),
         receivers.bare_floor(),
     )
@@ -54,6 +56,7 @@ class Case:
 
 
 _PEERS = ("storescp", "orthanc", "pynetdicom")
+_LONG_PDUS = ("storescp-128K", "orthanc-128K")  # peers announce 16 K as they are installed
 _MANY = ("storescp", "storescp-fork", "orthanc", "pynetdicom")
 _SLOW_TO_ASSOCIATE = {"pynetdicom": 40}
 
@@ -62,10 +65,10 @@ def _cases() -> tuple[Case, ...]:
     made: list[Case] = []
     for kind, images in (("CT", 300), ("MR", 600)):
         one = (OURS, UNSYNCED, "floor", *_PEERS)
-        made.append(Case(f"1x{kind}", kind, images, 1, one, ("ours-serial",), measures_sync=True))
+        made.append(Case(f"1x{kind}", kind, images, 1, one, ("ours-serial", *_LONG_PDUS), measures_sync=True))
         made.append(Case(f"4x{kind}", kind, images, 4, (OURS, *_MANY), ("ours-serial",)))
         made.append(Case(f"16x{kind}", kind, images, 16, (OURS, "storescp-fork", "orthanc", "pynetdicom"), ("storescp",)))
-    made.append(Case("1GB", "GB", 1, 1, (OURS, "storescp", "storescp+B", "orthanc", "pynetdicom"), ("floor",)))
+    made.append(Case("1GB", "GB", 1, 1, (OURS, "storescp", "storescp+B", "orthanc", "pynetdicom"), ("floor", *_LONG_PDUS)))
     for kind in ("MR", "CT"):
         subjects = (OURS, *_PEERS)
         made.append(

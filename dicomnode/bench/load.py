@@ -4,7 +4,6 @@ Images are encoded once into P-DATA-TF PDUs (PS3.8 9.3.5); between two images on
 the SOP Instance UID are patched, so that the sender costs as little as it can. Imports nothing but the standard library.
 """
 
-import hashlib
 import json
 import socket
 import struct
@@ -263,20 +262,6 @@ class Load:
             connection.release()
         finally:
             connection.close()
-
-
-def sent_digest(job: Job) -> str:
-    """SHA-256 of the first image's data set as the PDUs carry it; for a test that the generator cuts rightly."""
-    stream, digest = Stream(job, LONGEST_PDU), hashlib.sha256()
-    parts: list[bytes] = [bytes(stream.first), *[stream.block] * stream.blocks, stream.end]
-    for part in parts:
-        position = 0
-        while position < len(part):
-            length, flags = int.from_bytes(part[position + 2 : position + 6], "big"), part[position + 11]
-            if not flags & 1:
-                digest.update(part[position + 12 : position + 6 + length])
-            position += 6 + length
-    return digest.hexdigest()
 
 
 def main() -> None:

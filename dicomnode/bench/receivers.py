@@ -133,32 +133,33 @@ def storescp(name: str = "storescp", *options: str) -> Receiver:
     )  # fmt: skip
 
 
-def _orthanc(folder: Path, port: int) -> Sequence[str | Path]:
-    settings = {
-        "StorageDirectory": "storage",
-        "IndexDirectory": "storage",
-        "SyncStorageArea": True,
-        "Plugins": [],
-        "HttpServerEnabled": False,
-        "DicomAet": "ORTHANC",
-        "DicomPort": port,
-        "DicomAlwaysAllowStore": True,
-        "DicomScpTimeout": 120,
-    }
-    (folder / "orthanc.json").write_text(json.dumps(settings))
-    return [_program("Orthanc"), "orthanc.json"]
+def _orthanc(settings: Mapping[str, object]) -> Command:
+    def command(folder: Path, port: int) -> Sequence[str | Path]:
+        ours = {
+            "StorageDirectory": "storage",
+            "IndexDirectory": "storage",
+            "SyncStorageArea": True,
+            "Plugins": [],
+            "HttpServerEnabled": False,
+            "DicomAet": "ORTHANC",
+            "DicomPort": port,
+            "DicomAlwaysAllowStore": True,
+            "DicomScpTimeout": 120,
+        }
+        (folder / "orthanc.json").write_text(json.dumps({**ours, **settings}))
+        return [_program("Orthanc"), "orthanc.json"]
+
+    return command
 
 
-def orthanc() -> Receiver:
+def orthanc(name: str = "orthanc", **settings: object) -> Receiver:
     """Orthanc as installed, its storage area synced; its files have UUIDs as names, its index lies beside them."""
-    return Receiver(
-        "orthanc", "ORTHANC", _orthanc, _files_kept("storage", "????????-*-*-*-*"), "Orthanc", "orthanc", any_address=True
-    )
+    check = _files_kept("storage", "????????-*-*-*-*")
+    return Receiver(name, "ORTHANC", _orthanc(settings), check, "Orthanc", "orthanc", any_address=True)
 
 
 def _pynetdicom(folder: Path, port: int) -> Sequence[str | Path]:
     (folder / "received").mkdir()
-    # Its output folder is joined to file names; -q because it would log every image.
     return [sys.executable, "-m", "pynetdicom", "storescp", str(port), "-ba", "127.0.0.1", "-od", "received", "-q"]
 
 
