@@ -67,7 +67,7 @@ def machine(folder: Path) -> dict[str, object]:
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_mb": memory // 2**20,
-        "system": f"{platform.system()} {platform.release().partition("-")[0]}",
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "file_system": file_system(folder),
         "load_1min": round(os.getloadavg()[0], 2),
     }
