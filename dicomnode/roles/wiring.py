@@ -123,7 +123,6 @@ def _route(one: RouteSettings) -> Route:
         quiet_s=one.quiet_s,
         max_wait_s=one.max_wait_s,
         send_not_run=one.send_not_run,
-        called_ae=one.match.get("CalledAETitle", ()),
     )
 
 
