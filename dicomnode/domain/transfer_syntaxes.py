@@ -27,8 +27,8 @@ def _in_order() -> tuple[str, ...]:
 
 
 TRANSFER_SYNTAXES = _in_order()
-# pydicom's keyword, such as JPEGLSLossless → UID.
-_BY_KEYWORD = {UID_dictionary[uid][4]: uid for uid in TRANSFER_SYNTAXES}
+# pydicom's keyword, such as JPEGLSLossless → UID. pydicom 3.0.2 has no JPEG XL (…4.110): it goes by its UID alone.
+_BY_KEYWORD = {UID_dictionary[uid][4]: uid for uid in TRANSFER_SYNTAXES if uid in UID_dictionary}
 
 
 def transfer_syntax_uid(text: str) -> str:
