@@ -6,6 +6,13 @@ from collections.abc import Sequence
 from pydicom._uid_dict import UID_dictionary
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
+# Of PS3.6 Table A-1, newer than pydicom 3.0's dictionary: UID → (name, keyword). pynetdicom adds them when it is imported.
+_NEWER = {
+    "1.2.840.10008.1.2.4.110": ("JPEG XL Lossless", "JPEGXLLossless"),
+    "1.2.840.10008.1.2.4.111": ("JPEG XL JPEG Recompression", "JPEGXLJPEGRecompression"),
+    "1.2.840.10008.1.2.4.112": ("JPEG XL", "JPEGXL"),
+    "1.2.840.10008.1.2.8.1": ("Deflated Image Frame Compression", "DeflatedImageFrameCompression"),
+}
 # Live video and audio streams (PS3.22), mail, XML and Papyrus files are no data sets on an association.
 _NEVER_ON_AN_ASSOCIATION = ("1.2.840.10008.1.2.7.", "1.2.840.10008.1.2.6.", "1.2.840.10008.1.20")
 
@@ -20,9 +27,10 @@ def _in_order() -> tuple[str, ...]:
     lossless = [f"1.2.840.10008.1.2.4.{n}" for n in ("57", "70", "80", "90", "92", "201", "202", "110")]
     first = [*lossless, str(RLELossless), str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian)]
     last = [str(ExplicitVRBigEndian)]
-    syntaxes = [uid for uid, (_, kind, *_) in UID_dictionary.items() if kind == "Transfer Syntax"]
-    retired = [uid for uid in syntaxes if UID_dictionary[uid][3] == "Retired"]
-    others = [uid for uid in (*(uid for uid in syntaxes if uid not in retired), *retired) if uid not in {*first, *last}]
+    listed = {uid: status for uid, (_, kind, _, status, _) in UID_dictionary.items() if kind == "Transfer Syntax"}
+    retired = [uid for uid, status in listed.items() if status == "Retired"]
+    current = dict.fromkeys([*(uid for uid in listed if uid not in retired), *_NEWER])
+    others = [uid for uid in (*current, *retired) if uid not in {*first, *last}]
     return (*first, *(uid for uid in others if not uid.startswith(_NEVER_ON_AN_ASSOCIATION)), *last)
 
 
