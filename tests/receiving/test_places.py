@@ -1,0 +1,126 @@
+"""Who gives his place up when others wait: pure decisions, on a clock that the test turns."""
+
+from dataclasses import dataclass
+
+from dicomnode.receiving.limits import Limits
+from dicomnode.receiving.places import Doing, Places
+
+
+@dataclass(eq=False)
+class Association:
+    address: str = "10.0.0.1"
+    doing: Doing = Doing.IDLE
+    last_heard: float = 0.0
+    received_bytes: int = 0
+    instances: int = 0
+    ended: bool = False
+
+    def give_way(self) -> None:
+        self.ended = True
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def full_house(*associations: Association, most: int | None = None) -> tuple[Places, Clock]:
+    clock = Clock()
+    places = Places(Limits(max_associations=most or len(associations)), clock)
+    for one in associations:
+        places.enter(one)
+    return places, clock
+
+
+def test_while_there_are_free_places_everybody_keeps_his() -> None:
+    idle = Association(address="10.0.0.2")
+    places, clock = full_house(idle, most=2)
+    clock.now = 1000.0
+    assert places.make_room("10.0.0.1")
+    assert not idle.ended
+
+
+def test_who_has_brought_nothing_goes_before_who_has_and_the_longest_idle_first() -> None:
+    proven, older, younger = Association(instances=3), Association(last_heard=1.0), Association(last_heard=2.0)
+    places, clock = full_house(proven, older, younger)
+    clock.now = 10.0
+    assert places.make_room("10.0.0.9")
+    assert (proven.ended, older.ended, younger.ended) == (False, True, False)
+
+
+def test_who_has_just_been_let_in_or_thinks_between_two_objects_keeps_his_place_for_a_moment() -> None:
+    new, thinking = Association(last_heard=9.9), Association(instances=1, last_heard=8.5)
+    places, clock = full_house(new, thinking)
+    clock.now = 10.0
+    assert not places.make_room("10.0.0.9")
+    clock.now = 10.3
+    assert places.make_room("10.0.0.9")
+    assert new.ended
+    assert not thinking.ended
+
+
+def test_who_is_in_an_object_is_never_chosen_while_it_sends_or_waits_for_our_answer() -> None:
+    sending, answered = Association(doing=Doing.RECEIVING), Association(doing=Doing.ANSWERING)
+    places, clock = full_house(sending, answered)
+    for _ in range(200):
+        clock.now += 0.1
+        sending.received_bytes += 1000
+        assert not places.make_room("10.0.0.9")
+    assert not sending.ended
+    assert not answered.ended
+
+
+def test_who_dribbles_its_first_data_set_loses_its_place_after_two_seconds_of_others_waiting() -> None:
+    dribbling = Association(doing=Doing.RECEIVING)
+    places, clock = full_house(dribbling)
+    clock.now = 100.0
+    made = []
+    while clock.now < 103.0:
+        made.append(places.make_room("10.0.0.9"))
+        clock.now += 0.1
+        dribbling.received_bytes += 1
+        if made[-1]:
+            break
+    assert dribbling.ended
+    assert clock.now >= 102.0
+
+
+def test_an_established_sender_that_stalls_in_its_second_object_is_left_to_the_minimum_rate() -> None:
+    stalled = Association(doing=Doing.RECEIVING, instances=1)
+    places, clock = full_house(stalled)
+    for _ in range(100):
+        clock.now += 0.1
+        assert not places.make_room("10.0.0.9")
+
+
+def test_the_address_that_holds_most_makes_room() -> None:
+    alone = Association(address="10.0.0.2")
+    crowd = [Association(address="10.0.0.3", last_heard=5.0) for _ in range(3)]
+    places, clock = full_house(alone, *crowd)
+    clock.now = 20.0
+    assert places.make_room("10.0.0.2")
+    assert not alone.ended
+    assert sum(one.ended for one in crowd) == 1
+
+
+def test_one_address_cannot_take_the_last_quarter_and_an_ipv6_network_counts_as_one() -> None:
+    crowd = [Association(address=f"2001:db8::{number}", doing=Doing.ANSWERING) for number in range(6)]
+    places, _ = full_house(*crowd, most=8)
+    assert not places.make_room("2001:db8::ffff")
+    assert places.make_room("2001:db8:0:1::1")
+
+
+def test_a_vacated_or_left_place_is_free_at_once() -> None:
+    first, second = Association(), Association()
+    places, clock = full_house(first)
+    clock.now = 5.0
+    assert places.make_room("10.0.0.1")
+    places.enter(second)
+    second.last_heard = 5.0
+    places.leave(first)
+    assert not places.make_room("10.0.0.1")
+    places.leave(second)
+    assert places.make_room("10.0.0.1")
