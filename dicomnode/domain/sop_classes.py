@@ -16,7 +16,7 @@ def extra_storage_class(text: str) -> str:
     """The UID of a storage class that the standard does not know. Raises ValueError."""
     text = text.strip()
     if text in UID_dictionary and text not in _STORAGE.values():
-        raise ValueError(f"{UID_dictionary[text][0]} is no storage SOP class")
+        raise ValueError(f"this is {UID_dictionary[text][0]}, no storage SOP class")
     if len(text) <= _LONGEST_UID and _UID.fullmatch(text):
         return text
     near = difflib.get_close_matches(text, _STORAGE, n=1, cutoff=0.6)

@@ -48,7 +48,7 @@ def transfer_syntax_uid(text: str) -> str:
     if text.casefold() in by_folded:
         return _BY_KEYWORD[by_folded[text.casefold()]]
     if text in UID_dictionary:
-        raise ValueError(f"{UID_dictionary[text][0]} is no transfer syntax in which a data set can come")
+        raise ValueError(f"this is {UID_dictionary[text][0]}, no transfer syntax in which a data set can come")
     names = TRANSFER_SYNTAXES if text[:1].isdigit() else tuple(by_folded.values())
     near = difflib.get_close_matches(text, names, n=1, cutoff=0.0)[0]
     raise ValueError(f"this is no transfer syntax that is taken; the nearest one is {near}")

@@ -136,6 +136,14 @@ def test_an_unknown_variable_names_the_nearest_one(monkeypatch: pytest.MonkeyPat
         ('[node]\nuid_root = "1.02.3"\n', "node.uid_root is wrong"),
         ("[dicom]\nport = 70000\n", "dicom.port is wrong"),
         ('[dicom]\nport = "x"\n', "dicom.port is wrong"),
+        ('[dicom]\nextra_sop_classes = ["1.02.3"]\n', "dicom.extra_sop_classes[1] is wrong: a SOP class is a UID"),
+        ('[dicom]\nextra_sop_classes = ["1.2.840.10008.1.1"]\n', "this is Verification SOP Class, no storage SOP class"),
+        ('[dicom]\nextra_sop_classes = ["CTImageStorge"]\n', "CTImageStorage, 1.2.840.10008.5.1.4.1.1.2, is of the standard"),
+        ('[dicom]\nextra_sop_classes = "1.2.3"\n', "dicom.extra_sop_classes is wrong: it must be a list"),
+        ('[dicom]\ntransfer_syntaxes = ["JPEGLSLosless"]\n', "dicom.transfer_syntaxes[1] is wrong: this is no transfer syntax"),
+        ('[dicom]\ntransfer_syntaxes = ["JPEGLSLosless"]\n', "the nearest one is JPEGLSLossless"),
+        ('[dicom]\ntransfer_syntaxes = ["1.2.840.10008.1.2.4.8"]\n', "the nearest one is 1.2.840.10008.1.2.4.8"),
+        ('[dicom]\ntransfer_syntaxes = ["1.2.840.10008.1.1"]\n', "this is Verification SOP Class, no transfer syntax"),
         ('[[peers]]\nname = "p"\nae_title = "P"\nhost = "h"\n', "peers[1].port is missing"),
         ('[[peers]]\nname = "p"\nae_title = "P"\nhost = "h"\nport = 1\nmay = ["delete"]\n', "peers[1].may"),
         ("[node\n", "is no TOML"),
@@ -187,6 +195,13 @@ def test_the_first_problem_says_how_many_more_there_are() -> None:
 def test_a_wrong_database_url_does_not_show_its_password() -> None:
     (problem,) = problems_of('[database]\nurl = ["postgresql://user:secret@host/db"]\n')
     assert "secret" not in problem
+
+
+def test_transfer_syntaxes_may_be_named_by_keyword_or_uid() -> None:
+    syntaxes = 'transfer_syntaxes = ["explicitvrlittleendian", "1.2.840.10008.1.2.5"]'
+    dicom = load_settings(written(f'[dicom]\n{syntaxes}\nextra_sop_classes = [" 1.3.6.1.4.1.5.1 "]\n')).dicom
+    assert dicom.transfer_syntaxes == ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2.5")
+    assert dicom.extra_sop_classes == ("1.3.6.1.4.1.5.1",)
 
 
 def test_settings_never_change() -> None:
