@@ -60,6 +60,11 @@ def check_identity(session: Session, study: Study, series_id: int, received: Rec
     study.held = HOLD_REASONS[ConflictKind.IDENTITY]
 
 
+def identity_of(attributes: Mapping[str, str]) -> tuple[str, ...]:
+    """What `same_identity` looks at, as it was received."""
+    return tuple(attributes.get(keyword, "") for keyword in _IDENTITY)
+
+
 def same_identity(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
     """Whether two headers can be of one patient: what both state, agrees. Case, padding, last ^ mean nothing (PS3.5 6.2)."""
     for keyword in _IDENTITY:

@@ -10,10 +10,10 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, Insert, create_engine, event
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import Dialect, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session
 
@@ -43,6 +43,8 @@ class Database:
         self._reader = self._engine.execution_options(sqlite_begin="BEGIN")
         # SQLite's busy handler sleeps and is unfair; threads of one process queue here instead.
         self._one_writer = threading.Lock() if self.is_sqlite else None
+        self._one_keeper = (threading.Lock(), threading.Lock())
+        self._kept: dict[bool, Connection] = {}  # relaxed or not → connection; touched under the locks above
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -60,6 +62,44 @@ class Database:
             session = stack.enter_context(Session(self._engine, expire_on_commit=False))
             stack.enter_context(session.begin())
             yield session
+
+    @contextmanager
+    def write_kept(self, *, relaxed: bool = False) -> Iterator[Connection]:
+        """As `write`, without a session, on a connection that SQLite keeps for it. Errors of the driver's cursor count too.
+
+        relaxed: what is lost in a power cut was not promised; it is durable with the next transaction that is not relaxed.
+        """
+        with self._one_writer or self._one_keeper[relaxed], translated_errors():
+            connection = self._kept.pop(relaxed, None) or self._connect(relaxed=relaxed)
+            try:
+                with self._driver_errors(), connection.begin():
+                    if relaxed and not self.is_sqlite:
+                        connection.exec_driver_sql("SET LOCAL synchronous_commit TO off")
+                    yield connection
+            except BaseException:
+                connection.invalidate()  # whatever is wrong with it: the next one gets another
+                connection.close()
+                raise
+            if self.is_sqlite:
+                self._kept[relaxed] = connection
+            else:
+                connection.close()
+
+    def _connect(self, *, relaxed: bool) -> Connection:
+        connection = self._engine.connect()
+        if relaxed and self.is_sqlite:
+            # No sync at commit: in WAL mode the next FULL commit's sync covers all that stands before it in the log.
+            _pragma(connection, "synchronous=NORMAL")
+        return connection
+
+    @contextmanager
+    def _driver_errors(self) -> Iterator[None]:
+        dialect = self._engine.dialect
+        driver = dialect.loaded_dbapi
+        try:
+            yield
+        except driver.Error as error:
+            raise DBAPIError.instance(None, None, error, driver.Error, hide_parameters=True, dialect=dialect) from None
 
     @contextmanager
     def migrate(self) -> Iterator[Connection]:
@@ -86,6 +126,10 @@ class Database:
 
     def close(self) -> None:
         """Give all connections back."""
+        for connection in self._kept.values():
+            connection.invalidate()
+            connection.close()
+        self._kept.clear()
         self._engine.dispose()
 
 
@@ -151,9 +195,13 @@ def _translated(error: DBAPIError) -> DicomNodeError:
     )
 
 
+def insert_ignoring(dialect: Dialect, row: type[Base], values: Mapping[str, object], unique: Sequence[str]) -> Insert:
+    """INSERT … ON CONFLICT DO NOTHING, spelled for the database at hand."""
+    if dialect.name == "sqlite":
+        return sqlite_insert(row).values(**values).on_conflict_do_nothing(index_elements=list(unique))
+    return postgresql_insert(row).values(**values).on_conflict_do_nothing(index_elements=list(unique))
+
+
 def insert_if_absent(session: Session, row: type[Base], values: Mapping[str, object], unique: Sequence[str]) -> None:
-    """INSERT … ON CONFLICT DO NOTHING, spelled for the database at hand: two writers may meet a new study at once."""
-    if session.get_bind().dialect.name == "sqlite":
-        session.execute(sqlite_insert(row).values(**values).on_conflict_do_nothing(index_elements=list(unique)))
-    else:
-        session.execute(postgresql_insert(row).values(**values).on_conflict_do_nothing(index_elements=list(unique)))
+    """Two writers may meet a new study at once."""
+    session.execute(insert_ignoring(session.get_bind().dialect, row, values, unique))

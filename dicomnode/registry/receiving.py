@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from dicomnode.domain.received import Received
@@ -21,6 +21,7 @@ _CLEAN_STOP, _VERIFIED = "clean_stop", "verified"
 _PAGE = 2000
 RELEASED = "released"  # how an association ends in order
 _INSERT_INSTANCE = insert(Instance.__table__)  # type: ignore[arg-type]
+_INSERT_ASSOCIATION = insert(Association.__table__)  # type: ignore[arg-type]
 # These updates run for each image, and no object in the session shows their columns: nothing to bring up to date.
 _NOTHING_LOADED = {"synchronize_session": False}
 
@@ -79,21 +80,27 @@ def add_instance(session: Session, received: Received, *, ours: bool, replaces: 
     study_id = _study_id(session, received)
     series_id = _series_id(session, study_id, received, ours=ours)
     association_id = _note_association(session, study_id, received)
-    values = {
+    session.execute(_INSERT_INSTANCE, instance_columns(received, series_id, association_id, ours=ours))
+    _note_arrival(session, study_id, series_id, received, ours=ours)
+    return InstanceKeys(f"S{study_id}", f"E{series_id}", new=True)
+
+
+def instance_columns(received: Received, series_id: int, association_id: int | None, *, ours: bool) -> dict[str, object]:
+    """Every column of the instance's row but its id."""
+    attributes = received.attributes
+    return {
         "series_id": series_id,
         "association_id": association_id,
         "sop_instance_uid": received.sop_instance_uid,
         "sop_class_uid": received.sop_class_uid,
-        "instance_number": whole_number(received.attributes.get("InstanceNumber", "")),
-        "number_of_frames": max(whole_number(received.attributes.get("NumberOfFrames", "")) or 1, 1),
-        "image_type": header_text(received.attributes, "ImageType"),
-        "attributes": dict(received.attributes),
+        "instance_number": whole_number(attributes.get("InstanceNumber", "")),
+        "number_of_frames": max(whole_number(attributes.get("NumberOfFrames", "")) or 1, 1),
+        "image_type": header_text(attributes, "ImageType"),
+        "attributes": dict(attributes),
         "ours": ours,
         "received_at": received.received_at,
+        **_bytes(received),
     }
-    session.execute(_INSERT_INSTANCE, values | _bytes(received))
-    _note_arrival(session, study_id, series_id, received, ours=ours)
-    return InstanceKeys(f"S{study_id}", f"E{series_id}", new=True)
 
 
 def _bytes(received: Received) -> dict[str, object]:
@@ -154,17 +161,22 @@ def _series_id(session: Session, study_id: int, received: Received, *, ours: boo
     return row.id
 
 
-def _note_association(session: Session, study_id: int, received: Received) -> int | None:
+def association_id_of(received: Received) -> int | None:
+    """The id of the association that brought it; None if it names none."""
     parts = keys.split(received.association_key)
-    if parts is None or parts[0] != "A":
-        return None
-    session.execute(
-        update(Association)
-        .where(Association.id == parts[1])
-        .values(instances=Association.instances + 1, last_instance_at=received.received_at, last_study_id=study_id),
-        execution_options=_NOTHING_LOADED,
-    )
-    return parts[1]
+    return parts[1] if parts is not None and parts[0] == "A" else None
+
+
+def _note_association(session: Session, study_id: int, received: Received) -> int | None:
+    association_id = association_id_of(received)
+    if association_id is not None:
+        session.execute(
+            update(Association)
+            .where(Association.id == association_id)
+            .values(instances=Association.instances + 1, last_instance_at=received.received_at, last_study_id=study_id),
+            execution_options=_NOTHING_LOADED,
+        )
+    return association_id
 
 
 def _note_arrival(session: Session, study_id: int, series_id: int, received: Received, *, ours: bool) -> None:
@@ -187,17 +199,17 @@ def _note_arrival(session: Session, study_id: int, series_id: int, received: Rec
     conflicts.check_identity(session, study, series_id, received)
 
 
-def association_opened(session: Session, calling: str, called: str, address: str, now: datetime) -> str:
+def association_opened(connection: Connection, calling: str, called: str, address: str, now: datetime) -> str:
     """Note an association; returns its key."""
-    row = Association(calling_ae=clean(calling), called_ae=clean(called), address=address, opened_at=now)
-    session.add(row)
-    session.flush()
-    return f"A{row.id}"
+    values = {"calling_ae": clean(calling), "called_ae": clean(called), "address": address, "opened_at": now}
+    key = connection.execute(_INSERT_ASSOCIATION, {**values, "how": "", "instances": 0}).inserted_primary_key
+    assert key is not None  # noqa: S101 - every single INSERT has one
+    return f"A{key[0]}"
 
 
-def association_ended(session: Session, key: str, how: str, now: datetime) -> None:
+def association_ended(connection: Connection, key: str, how: str, now: datetime) -> None:
     """Note how an association ended; the first word counts."""
-    session.execute(
+    connection.execute(
         update(Association)
         .where(Association.id == keys.row_id(key, "A"), Association.ended_at.is_(None))
         .values(ended_at=now, how=how)

@@ -21,6 +21,7 @@ from dicomnode.registry import (
     receiving,
 )
 from dicomnode.registry import explain as explanation
+from dicomnode.registry.arrivals import Arrivals
 from dicomnode.registry.engine import Database
 from dicomnode.registry.records import (
     ClaimedDelivery,
@@ -42,6 +43,7 @@ class Registry:
     def __init__(self, url: str, *, clock: type_clock = utc_now) -> None:
         """`url`: sqlite:////absolute/path or postgresql+psycopg://…; nothing is opened yet."""
         self._database = Database(url)
+        self._arrivals = Arrivals(self._database)
         self._clock = clock
 
     def close(self) -> None:
@@ -73,8 +75,7 @@ class Registry:
 
         replaces: the stored bytes were missing or damaged; path, digests and size are renewed, no new work arises.
         """
-        with self._database.write() as session:
-            return receiving.add_instance(session, received, ours=ours, replaces=replaces)
+        return self._arrivals.add(received, ours=ours, replaces=replaces)
 
     def record_conflict(self, received: Received, kind: str) -> None:
         """Same UID, other content (`ConflictKind`): hold the jobs of the series or study until an operator decides."""
@@ -87,14 +88,14 @@ class Registry:
             return receiving.forget_instances(session, sop_instance_uids, self._clock())
 
     def association_opened(self, calling: str, called: str, address: str) -> str:
-        """Note an association; returns its key ("A90")."""
-        with self._database.write() as session:
-            return receiving.association_opened(session, calling, called, address, self._clock())
+        """Note an association; returns its key ("A90"). Durable with its first instance."""
+        with self._database.write_kept(relaxed=True) as connection:
+            return receiving.association_opened(connection, calling, called, address, self._clock())
 
     def association_ended(self, key: str, how: str) -> None:
-        """Note how an association ended: released, aborted, lost …"""
-        with self._database.write() as session:
-            receiving.association_ended(session, key, how, self._clock())
+        """Note how an association ended: released, aborted, lost … Durable with whatever is written next."""
+        with self._database.write_kept(relaxed=True) as connection:
+            receiving.association_ended(connection, key, how, self._clock())
 
     def is_our_result(self, sop_instance_uid: str) -> bool:
         """Whether this node made, or already recognised, this instance as a result of this software."""
