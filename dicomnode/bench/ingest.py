@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dicomnode.bench import disk, receivers, sending, shim
+from dicomnode.bench import disk, profile, receivers, sending, shim
 from dicomnode.bench.ingest_cases import (
     CASES,
     DISK,
@@ -18,6 +18,8 @@ from dicomnode.bench.ingest_cases import (
     IMAGE,
     MEDIAN_IMAGE,
     PEAK,
+    RECEIVERS,
+    SAMPLED,
     SECONDS,
     SYNC,
     SYNCS,
@@ -80,6 +82,7 @@ def ingest(plan: IngestPlan, say: Say) -> Report:
     with tempfile.TemporaryDirectory(prefix="dicomnode-bench-", dir=plan.folder) as scratch:
         bench = _Bench(plan, Path(scratch), say)
         bench.measure(cases)
+        bench.profile(cases)
     rows = bench.rounds.rows()
     told = ratios(rows)
     return Report(
@@ -93,6 +96,7 @@ def ingest(plan: IngestPlan, say: Say) -> Report:
         best_ratios=ratios(rows, best=True),
         goals=tuple(one for one in goals(rows, told) if not plan.cases or one.case in plan.cases),
         left_out=tuple(bench.left_out.values()),
+        profiles=bench.profiles,
         notes=bench.notes,
     )
 
@@ -106,6 +110,7 @@ class _Bench:
         self._objects: dict[str, SentObject] = {}
         self.rounds = Rounds()
         self.left_out: dict[tuple[str, str], LeftOut] = {}
+        self.profiles: dict[str, list[dict[str, object]]] = {}
         self.notes: dict[str, object] = {"announced_pdu_bytes": {}}
 
     def measure(self, cases: Sequence[Case]) -> None:
@@ -120,6 +125,14 @@ class _Bench:
             self.notes["rounds"] = number + 1
             if self._plan.most_s is not None and now - began + (now - started) > self._plan.most_s:
                 break
+
+    def profile(self, cases: Sequence[Case]) -> None:
+        """One more run of ours, with somebody watching, where one association says where the time goes."""
+        if self._plan.subjects and OURS not in self._plan.subjects:
+            return
+        for case in (one for one in cases if one.measures_sync):
+            self._say(f"{case.name}: where the time goes", 1.0)
+            self._run(case, RECEIVERS[SAMPLED], ())
 
     def _round(self, case: Case, number: int, share: float) -> None:
         """One round of one case."""
@@ -201,7 +214,11 @@ class _Bench:
             syncs = counted.calls - before if counted else None
             if not case.nagled:  # storescu makes UIDs of its own
                 receiver.check(folder, sent, images)
-            self._keep(case, receiver, running, took, None if syncs is None else syncs / images)
+            if receiver.name == SAMPLED:  # its times are not ours: it is watched
+                running.terminate()
+                self.profiles[case.name] = profile.read(folder / receivers.SAMPLES)
+            else:
+                self._keep(case, receiver, running, took, None if syncs is None else syncs / images)
         finally:
             running.kill()
 

@@ -17,6 +17,7 @@ from dicomnode.bench.processes import MeasurementFailed
 
 Command = Callable[[Path, int], Sequence[str | Path]]
 Check = Callable[[Path, SentObject, int], None]
+SAMPLES = "samples.json"
 _DEBIAN_PLACES = ":/usr/sbin:/sbin"
 
 
@@ -57,7 +58,7 @@ def _program(name: str) -> str:
 # --- ours
 
 
-def _ours(order: str | None) -> Command:
+def _ours(order: str | None, *, sampled: bool = False) -> Command:
     def command(folder: Path, port: int) -> Sequence[str | Path]:
         from dicomnode.roles.preparation import prepare_data
         from dicomnode.settings import load_settings
@@ -67,7 +68,14 @@ def _ours(order: str | None) -> Command:
         lines += ["[logs]", 'level = "warning"', *(["[storage]", f'order = "{order}"'] if order else [])]
         config.write_text("\n".join(lines) + "\n")
         prepare_data(load_settings(config), ["receive"]).close()
-        return [sys.executable, "-m", "dicomnode.roles", "receive", "--config", config]
+        if sampled:
+            from dicomnode.bench import sampling
+
+            package = Path(sampling.__file__).parents[1]
+            run = ["-P", str(sampling.__file__), SAMPLES, f"{package}/"]
+        else:
+            run = ["-m", "dicomnode.roles"]
+        return [sys.executable, *run, "receive", "--config", config]
 
     return command
 
@@ -99,9 +107,9 @@ def _data_set_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def ours(name: str = "ours", order: str | None = None) -> Receiver:
-    """The real receive role with default settings; `order` sets storage.order."""
-    return Receiver(name, "DICOMNODE", _ours(order), _ours_kept)
+def ours(name: str = "ours", order: str | None = None, *, sampled: bool = False) -> Receiver:
+    """The real receive role with default settings; `order` sets storage.order. Sampled: leaves SAMPLES when terminated."""
+    return Receiver(name, "DICOMNODE", _ours(order, sampled=sampled), _ours_kept)
 
 
 # --- peers

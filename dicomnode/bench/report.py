@@ -35,6 +35,7 @@ class Report:
     best_ratios: Mapping[str, float] = field(default_factory=dict)
     goals: tuple[Goal, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+    profiles: Mapping[str, Sequence[Mapping[str, object]]] = field(default_factory=dict)
     notes: Mapping[str, object] = field(default_factory=dict)
 
     @property
@@ -56,6 +57,7 @@ class Report:
             "goals": [goal.as_json() for goal in self.goals],
             "gate": self.gate_holds,
             "left_out": [{"case": one.case, "subject": one.subject, "why": one.why} for one in self.left_out],
+            "profiles": self.profiles,
             "notes": self.notes,
         }
 
@@ -80,6 +82,8 @@ def _cpu() -> str:
     return platform.machine()
 
 
+_SHOWN_SHARE = 0.03
+
 # --- tables, of the document alone: the same for a bench that has just ended and for one that was kept as JSON
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
@@ -87,7 +91,11 @@ Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 
 def tables(document: Mapping[str, Any]) -> list[Table]:
     """Title, columns and cells of each table."""
-    return [table for table in (_times(document), _others(document), _goals(document), _left_out(document)) if table[2]]
+    return [
+        table
+        for table in (_times(document), _others(document), _goals(document), _profiles(document), _left_out(document))
+        if table[2]
+    ]
 
 
 def _times(document: Mapping[str, Any]) -> Table:
@@ -139,6 +147,16 @@ def _verdict(goal: Mapping[str, Any]) -> str:
     if not goal["applies"]:
         return "this disk is too slow for it to count"
     return "met" if goal["met"] else "not met"
+
+
+def _profiles(document: Mapping[str, Any]) -> Table:
+    cells = [
+        (case, one["entry"].partition(":")[2], one["place"], f"{one['share']:.0%}")
+        for case, places in document["profiles"].items()
+        for one in places
+        if one["share"] >= _SHOWN_SHARE
+    ]
+    return "Where the time goes: lines of each thread, shares of its life", ("case", "thread", "line", "share"), cells
 
 
 def _left_out(document: Mapping[str, Any]) -> Table:

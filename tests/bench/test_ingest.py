@@ -47,6 +47,11 @@ def test_stubbed_syncs_are_counted_so_that_a_shim_out_of_the_way_is_noticed(smal
     assert syncs.median >= 1
 
 
+def test_where_the_time_goes_is_told_for_one_association(small: Report) -> None:
+    assert set(small.profiles) == {"1xMR"}
+    assert "ours-sampled" not in {row.subject for row in small.rows}
+
+
 def test_nothing_stays_behind(small: Report, tmp_path: Path) -> None:
     plan = IngestPlan(tmp_path, rounds=1, cases=("1xMR",), subjects=("floor",), images=2, largest_bytes=1 << 20)
     ingest(plan, lambda _what, _share: None)

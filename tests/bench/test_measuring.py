@@ -8,6 +8,7 @@ import pytest
 from dicomnode.bench import Goal, Report, Row, figures
 from dicomnode.bench.ingest_cases import CASES, RECEIVERS, goals
 from dicomnode.bench.measuring import Rounds, ratios, rotated
+from dicomnode.bench.profile import shares
 from dicomnode.bench.report import LeftOut, machine, tables
 
 
@@ -112,6 +113,17 @@ def test_figures_show_goals_met_and_missed_and_what_was_left_out() -> None:
     assert "no\\|pipe" in text
     assert "dcmtk not installed" in text
     assert [title for title, _, _ in tables(made.as_json())] == ["Times", "Goals", "Left out"]
+
+
+def test_a_thread_that_only_waits_is_not_where_time_goes() -> None:
+    samples = [
+        {"entry": "a:serve", "place": "a:read: recv", "samples": 60},
+        {"entry": "a:serve", "place": "a:keep: write", "samples": 40},
+        {"entry": "b:refill", "place": "b: wait", "samples": 999},
+        {"entry": "b:refill", "place": "b: open", "samples": 1},
+        {"entry": "", "place": "a library's own thread", "samples": 50},
+    ]
+    assert [(one["place"], one["share"]) for one in shares(samples)] == [("a:read: recv", 0.6), ("a:keep: write", 0.4)]
 
 
 def test_the_machine_names_the_file_system_under_the_folder(tmp_path: Path) -> None:
