@@ -8,8 +8,6 @@ from pydicom._uid_dict import UID_dictionary
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.presentation import AllStoragePresentationContexts
-from pynetdicom.service_class import StorageServiceClass
-from pynetdicom.sop_class import register_uid, uid_to_service_class
 
 from dicomnode.domain.errors import CorruptInstance, UsageError
 
@@ -34,13 +32,6 @@ def _storage_sop_classes() -> frozenset[str]:
 STORAGE_SOP_CLASSES = _storage_sop_classes()
 
 UNCOMPRESSED = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
-
-
-def serve_as_storage(sop_classes: Iterable[str]) -> None:
-    """Let pynetdicom run its Storage service for classes that it does not know: retired and private ones."""
-    for uid in sop_classes:
-        if uid_to_service_class(uid) is not StorageServiceClass:
-            register_uid(uid, "Storage_" + uid.replace(".", "_"), StorageServiceClass)
 
 
 class HasSyntax(Protocol):

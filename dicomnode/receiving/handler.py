@@ -51,8 +51,9 @@ class InstanceHandler(Protocol):
     def store(self, request: StoreRequest, data_set: Iterator[Sequence[memoryview]]) -> StoreAnswer:
         """Take the encoded data set while it comes in, and answer for it. Begins before the first byte of it was read.
 
-        data_set: each turn gives the pieces that one read of the socket brought, none of them empty; they are valid only until
-        the next turn. Raises SenderGone when the association ends inside the data set: clean up and let it pass. Whoever returns
-        before the end refuses the rest: it is read, not kept, and then the answer is sent. Raises nothing else.
+        data_set: each turn gives the pieces that one read of the socket brought, none of them empty, 512 at most; they are
+        valid only until the next turn. Raises SenderGone when the association ends inside the data set: clean up and let it
+        pass. Whoever returns before the end refuses the rest: it is read, not kept, and then the answer is sent.
+        Raises nothing else.
         """
         ...

@@ -2,6 +2,7 @@
 
 import errno
 import socket
+import ssl
 from collections.abc import Sequence
 
 import structlog
@@ -11,13 +12,12 @@ from dicomnode.domain.errors import SettingsError
 from dicomnode.domain.routes import Peer
 from dicomnode.domain.transfer_syntaxes import preferred_first
 from dicomnode.network import STORAGE_SOP_CLASSES, Permissions
-from dicomnode.network.contexts import serve_as_storage
+from dicomnode.receiving.acceptor import Acceptor
 from dicomnode.receiving.keeper import InstanceKeeper
 from dicomnode.receiving.ledger import InstanceLedger
 from dicomnode.receiving.limits import DEFAULT_LIMITS, Limits
 from dicomnode.receiving.listener import Listener
 from dicomnode.receiving.recovery import recover
-from dicomnode.receiving.scp import StockScp
 from dicomnode.storage import Store
 
 _log = structlog.get_logger("receiving")
@@ -44,24 +44,24 @@ class Receiver:
         peers: Sequence[Peer] = (),
         extra_sop_classes: Sequence[str] = (),
         transfer_syntaxes: Sequence[str] = (),
+        tls: ssl.SSLContext | None = None,
         limits: Limits = DEFAULT_LIMITS,
         clock: type_clock = utc_now,
     ) -> None:
         """port: 0 takes a free one. peers: who may send; without any, whoever is on this machine.
 
         extra_sop_classes: private storage classes to accept besides those of the standard. transfer_syntaxes: which to choose
-        first where a sender offers several; all others follow.
+        first where a sender offers several; all others follow. tls: None for plain DICOM (`network.tls`).
         """
         self._store, self._ledger = store, ledger
-        self._host, self._port, self._limits = host, port, limits
+        self._host, self._port, self._limits, self._tls = host, port, limits, tls
         self._permissions = Permissions(peers)
-        self._extra_sop_classes = frozenset(extra_sop_classes)
-        self._scp = StockScp(
+        self._acceptor = Acceptor(
             InstanceKeeper(store, ledger, max_inflated_bytes=limits.max_inflated_bytes, clock=clock),
             ledger,
             self._permissions,
             ae_titles=(ae_title, *also_called),
-            sop_classes=STORAGE_SOP_CLASSES | self._extra_sop_classes,
+            sop_classes=STORAGE_SOP_CLASSES | frozenset(extra_sop_classes),
             transfer_syntaxes=preferred_first(transfer_syntaxes),
             limits=limits,
         )
@@ -82,10 +82,16 @@ class Receiver:
         self._store.prepare()
         recover(self._store, self._ledger)
         self._store.make_ahead()
-        serve_as_storage(STORAGE_SOP_CLASSES | self._extra_sop_classes)
         listening = _listen(self._host, self._port)
         self._port = listening.getsockname()[1]
-        self._listener = Listener(listening, self._permissions.admits, self._scp.serve, self._limits)
+        self._listener = Listener(
+            listening,
+            self._permissions.admits,
+            self._acceptor.serve,
+            self._limits,
+            make_room=self._acceptor.make_room,
+            tls=self._tls,
+        )
         self._listener.start()
         _log.info("listening", host=self._host, port=self._port)
 
@@ -95,7 +101,7 @@ class Receiver:
             return
         self._listener.stop()
         self._listener = None
-        self._scp.drain(drain_s)
+        self._acceptor.drain(drain_s)
         self._store.close()
 
 

@@ -1,4 +1,7 @@
-"""The protocol by stock pynetdicom: one association, from its request to its end, in front of an `InstanceHandler`."""
+"""The protocol by stock pynetdicom in front of an `InstanceHandler`: what the node's own loop is compared with.
+
+It holds each object whole and counts its associations itself; otherwise it promises what `receiving.acceptor` promises.
+"""
 
 import socket
 import threading
@@ -15,15 +18,16 @@ from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import PresentationContext
-from pynetdicom.sop_class import Verification
+from pynetdicom.service_class import StorageServiceClass
+from pynetdicom.sop_class import Verification, register_uid, uid_to_service_class
 from pynetdicom.transport import AddressInformation
 
 from dicomnode.domain.statuses import CANNOT_UNDERSTAND
 from dicomnode.network import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, Permissions
+from dicomnode.receiving.association import AssociationLedger
 from dicomnode.receiving.handler import InstanceHandler, StoreRequest
-from dicomnode.receiving.ledger import InstanceLedger
 from dicomnode.receiving.limits import Limits
-from dicomnode.receiving.transport import BoundedDimse, BoundedSocket, Buffered
+from tests.receiving.stock_transport import BoundedDimse, BoundedSocket
 
 _log = structlog.get_logger("receiving")
 
@@ -58,15 +62,13 @@ class _Session:
 class ServedAssociation(Association):  # type: ignore[misc]
     """An association whose end is always noticed."""
 
-    def __init__(
-        self, entity: AE, connection: socket.socket, limits: Limits, buffered: Buffered, at_end: "type_at_end"
-    ) -> None:
+    def __init__(self, entity: AE, connection: socket.socket, limits: Limits, at_end: "type_at_end") -> None:
         super().__init__(entity, MODE_ACCEPTOR)
-        self.dimse = BoundedDimse(self, limits, buffered)
+        self.dimse = BoundedDimse(self, limits)
         self.bounded_socket = BoundedSocket(self, connection, limits)
         self.set_socket(self.bounded_socket)
         self.dul.daemon = True  # a thread that waits for a peer must not keep the process
-        self.dul._run_loop_delay = 0  # noqa: SLF001 - BoundedSocket.ready waits instead
+        self.dul._run_loop_delay = 0
         self._at_end = at_end
 
     def run_reactor(self) -> None:
@@ -76,18 +78,9 @@ class ServedAssociation(Association):  # type: ignore[misc]
         finally:
             self.dul.kill_dul()
             self.bounded_socket.close_gently()
-            self.dimse.done_with()
             self._at_end(self)
 
     def _serve_request(self, msg: Any, context_id: int) -> None:
-        data_set = getattr(msg, "DataSet", None)
-        size = data_set.getbuffer().nbytes if data_set is not None else 0
-        try:
-            self._answer(msg, context_id)
-        finally:
-            self.dimse.done_with(size)
-
-    def _answer(self, msg: Any, context_id: int) -> None:
         # pynetdicom leaves a C-STORE-RQ that lacks a field or its data set without any answer: the sender would wait for ever.
         if isinstance(msg, C_STORE) and msg.MessageIDBeingRespondedTo is None and not msg.is_valid_request:
             if msg.MessageID is None or context_id not in self._accepted_cx:
@@ -113,7 +106,7 @@ class StockScp:
     def __init__(
         self,
         handler: InstanceHandler,
-        ledger: InstanceLedger,
+        ledger: AssociationLedger,
         permissions: Permissions,
         *,
         ae_titles: Iterable[str],
@@ -126,11 +119,11 @@ class StockScp:
         transfer_syntaxes: those that are accepted, in the order of choice.
         """
         self._handler, self._ledger, self._permissions, self._limits = handler, ledger, permissions, limits
-        self._buffered = Buffered(limits)
         titles = [title.strip() for title in ae_titles]
         self._called = frozenset(titles)
         self._entity = _entity(titles[0], limits)
         self._sop_classes = frozenset(sop_classes)
+        _serve_as_storage(self._sop_classes)
         self._transfer_syntaxes = tuple(transfer_syntaxes)
         self._contexts: dict[str, PresentationContext] = {}
         self._sessions: dict[ServedAssociation, _Session] = {}
@@ -139,7 +132,7 @@ class StockScp:
     def serve(self, connection: socket.socket, address: str) -> None:
         """Begin to speak with a connection whose association request has come in. Returns at once."""
         connection.setblocking(True)
-        association = ServedAssociation(self._entity, connection, self._limits, self._buffered, self._ended)
+        association = ServedAssociation(self._entity, connection, self._limits, self._ended)
         association.name = f"AcceptorThread-{connection.fileno()}"  # pynetdicom finds its acceptors by this word
         association.acceptor.maximum_length = self._limits.announced_pdu_bytes
         association.acceptor.ae_title = self._entity.ae_title
@@ -208,7 +201,8 @@ class StockScp:
     def _context(self, abstract_syntax: str) -> PresentationContext:
         """Built once for each class and only read afterwards: copying all of them costs pynetdicom 60 ms a connection."""
         if abstract_syntax not in self._contexts:
-            self._contexts[abstract_syntax] = build_context(abstract_syntax, list(self._transfer_syntaxes))
+            context = self._contexts[abstract_syntax] = build_context(abstract_syntax, list(self._transfer_syntaxes))
+            context.scu_role, context.scp_role = True, False
         return self._contexts[abstract_syntax]
 
     def _on_store(self, event: evt.Event) -> int | Dataset:
@@ -250,6 +244,13 @@ def _abort(associations: Iterable[ServedAssociation]) -> None:
     for association in aborted:
         association.kill()
         association.join(5.0)
+
+
+def _serve_as_storage(sop_classes: Iterable[str]) -> None:
+    """Let pynetdicom run its Storage service for classes that it does not know: retired and private ones."""
+    for uid in sop_classes:
+        if uid_to_service_class(uid) is not StorageServiceClass:
+            register_uid(uid, "Storage_" + uid.replace(".", "_"), StorageServiceClass)
 
 
 def _entity(ae_title: str, limits: Limits) -> AE:

@@ -3,7 +3,6 @@
 import math
 import select
 import socket
-import threading
 import time
 from contextlib import suppress
 
@@ -20,6 +19,7 @@ _POLL_MS = 1
 _LINGER_S = 1.0
 _SLOWEST_BYTES_PER_S = 1000.0
 _LONGEST_COMMAND = 1 << 16
+_MOST_PIPELINED = 16
 
 
 class PduTooLong(ValueError):
@@ -97,55 +97,22 @@ class BoundedSocket(AssociationSocket):  # type: ignore[misc]
         connection.close()
 
 
-class Buffered:
-    """How much of data sets all associations of one listener hold in memory together."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._most, self._share = limits.max_buffered_bytes, limits.max_buffered_bytes // limits.max_associations
-        self._lock = threading.Lock()
-        self._held: dict[BoundedDimse, int] = {}
-        self._total = 0
-
-    def take(self, holder: "BoundedDimse", count: int) -> bool:
-        """Count bytes; False if there are too many, and this holder has its share of the blame."""
-        with self._lock:
-            held = self._held[holder] = self._held.get(holder, 0) + count
-            self._total += count
-            return self._total <= self._most or held <= self._share
-
-    def give_back(self, holder: "BoundedDimse", count: int | None = None) -> None:
-        """These bytes are dealt with; None: all of this holder, whose association has ended."""
-        with self._lock:
-            held = self._held.pop(holder, 0)
-            freed = held if count is None else min(count, held)
-            self._total -= freed
-            if count is not None:
-                self._held[holder] = held - freed
-
-
 class BoundedDimse(DIMSEServiceProvider):  # type: ignore[misc]
     """Assembles messages; ends the association of a peer whose message or queue of messages grows beyond the limits."""
 
-    def __init__(self, association: Association, limits: Limits, buffered: Buffered) -> None:
+    def __init__(self, association: Association, limits: Limits) -> None:
         super().__init__(association)
         self.message: DIMSEMessage | None = None
-        self._limits, self._buffered = limits, buffered
-
-    def done_with(self, count: int | None = None) -> None:
-        """So many bytes of data sets are no longer in memory; None: the association has ended."""
-        self._buffered.give_back(self, count)
+        self._limits = limits
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         """One P-DATA primitive. Called from the DUL thread."""
-        # The first byte is the message control header (PS3.8 E.2): bit 0 tells commands from data sets.
-        data = sum(len(value) - 1 for _, value in primitive.presentation_data_value_list if value and not value[0] & 1)
-        fits = self._buffered.take(self, data)
         super().receive_primitive(primitive)
         message = self.message
         too_long = message is not None and (
             message.encoded_command_set.tell() > _LONGEST_COMMAND
             or (message.data_set is not None and message.data_set.tell() > self._limits.max_object_bytes)
         )
-        if too_long or not fits or self.msg_queue.qsize() > self._limits.max_pipelined:
+        if too_long or self.msg_queue.qsize() > _MOST_PIPELINED:
             self.message = None
             self.dul.event_queue.put("Evt19")  # PS3.8 Table 9-10: invalid PDU; sends A-ABORT

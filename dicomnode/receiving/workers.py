@@ -1,0 +1,60 @@
+"""Threads that are used again: an association for each image must not cost a new thread and a new buffer each."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+import structlog
+
+_log = structlog.get_logger("receiving")
+
+# A CT image is there in one or two reads; half of it or a quarter costs more turns than the caches save.
+BUFFER_BYTES = 1 << 19
+_IDLE_S = 10.0
+
+type_task = Callable[[bytearray], None]
+"""Gets the thread's buffer to read into."""
+
+
+class Workers:
+    """At most `most` threads, ended when they have had nothing to do for a while. They do not keep the process."""
+
+    def __init__(self, most: int, idle_s: float = _IDLE_S) -> None:
+        self._most, self._idle_s = most, idle_s
+        self._changed = threading.Condition()
+        self._tasks: deque[type_task] = deque()
+        self._threads = self._idle = 0
+
+    def submit(self, task: type_task) -> None:
+        """Run it as soon as a thread is free. Raises RuntimeError if no thread can be started."""
+        with self._changed:
+            if self._idle <= len(self._tasks) and self._threads < self._most:
+                self._threads += 1
+                try:
+                    threading.Thread(target=self._run, args=(task,), name="association", daemon=True).start()
+                except BaseException:
+                    self._threads -= 1
+                    raise
+                return
+            self._tasks.append(task)
+            self._changed.notify()
+
+    def _run(self, task: type_task | None) -> None:
+        buffer = bytearray(BUFFER_BYTES)
+        while task is not None:
+            try:
+                task(buffer)
+            except Exception as error:  # noqa: BLE001 - boundary: one association's trouble is not the thread's
+                _log.error("an association ended by an error of the node", error=type(error).__name__)
+            task = self._next()
+
+    def _next(self) -> type_task | None:
+        with self._changed:
+            if not self._tasks:
+                self._idle += 1
+                self._changed.wait(self._idle_s)
+                self._idle -= 1
+            if self._tasks:
+                return self._tasks.popleft()
+            self._threads -= 1
+            return None
