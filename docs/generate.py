@@ -12,6 +12,7 @@ from pathlib import Path
 from dicomnode.bench import figures
 from dicomnode.cli.settings_template import settings_template
 from dicomnode.domain.states import DELIVERY_TRANSITIONS, JOB_TRANSITIONS, SERIES_TRANSITIONS, diagram
+from dicomnode.domain.statuses import store_conditions_table
 
 DOCS = Path(__file__).parent
 
@@ -33,7 +34,12 @@ def performance() -> str:
     return figures(json.loads(kept.read_text())) if kept.exists() else "Not measured yet."
 
 
-PARTS: dict[str, Callable[[], str]] = {"states": states, "settings": settings, "performance": performance}
+PARTS: dict[str, Callable[[], str]] = {
+    "states": states,
+    "settings": settings,
+    "performance": performance,
+    "statuses": store_conditions_table,
+}
 _MARKED = re.compile(r"(<!-- generated: (\w+)[^>]*-->\n)(.*?)(<!-- end generated -->)", re.DOTALL)
 
 

@@ -10,7 +10,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Imp
 
 from dicomnode.domain.errors import InvalidInstance
 from dicomnode.domain.received import INDEXED_KEYWORDS
-from dicomnode.domain.statuses import CANNOT_UNDERSTAND
+from dicomnode.domain.statuses import STORE_CONDITIONS
 from dicomnode.receiving.elements import ElementReader, Encoding, Unscannable, Wanted
 from dicomnode.receiving.values import text_of
 
@@ -42,10 +42,11 @@ _LONGEST_UID = 64
 
 
 class Refused(InvalidInstance):
-    """An object that is not accepted. `code`: one word for logs, which may not quote the object."""
+    """An object that is not accepted. code: the outcome in `STORE_CONDITIONS`. what: for the sender, quotes no value."""
 
-    def __init__(self, what: str, code: str, status: int = CANNOT_UNDERSTAND) -> None:
-        super().__init__(what, "correct the object at its source and send it again", status)
+    def __init__(self, code: str, what: str = "") -> None:
+        condition = STORE_CONDITIONS[code]
+        super().__init__(what or condition.comment, "correct the object at its source and send it again", condition.status)
         self.code = code
 
 
@@ -142,10 +143,10 @@ class Inflater:
             try:
                 inflated = self._stream.decompress(rest, _INFLATED_AT_ONCE)
             except zlib.error:
-                raise Refused("the deflated data set cannot be inflated", "deflated") from None
+                raise Refused("deflated") from None
             self._left -= len(inflated)
             if self._left < 0:
-                raise Refused("the deflated data set is too large", "deflated_too_large")
+                raise Refused("deflated_too_large")
             if inflated:
                 yield memoryview(inflated)
             rest = self._stream.unconsumed_tail
@@ -160,7 +161,7 @@ def scan(data_set: memoryview, transfer_syntax_uid: str, *, at_most_inflated: in
 
 
 def _unscannable(error: Unscannable) -> Refused:
-    return Refused(f"unreadable data set: {error}", "unscannable")
+    return Refused("unscannable", f"unreadable data set: {error}")
 
 
 def _texts(values: Mapping[int, tuple[str, bytes]], *, little_endian: bool) -> dict[str, str]:
@@ -177,7 +178,7 @@ def _texts(values: Mapping[int, tuple[str, bytes]], *, little_endian: bool) -> d
 
 def _uid(uid: str, keyword: str) -> str:
     if not uid:
-        raise Refused(f"{keyword} is missing", "missing_uid")
+        raise Refused("missing_uid", f"{keyword} is missing")
     if len(uid) > _LONGEST_UID or not uid.isascii() or " " in uid or "\\" in uid:
-        raise Refused(f"{keyword} is no UID", "bad_uid")
+        raise Refused("bad_uid", f"{keyword} is no UID")
     return uid

@@ -10,14 +10,8 @@ import structlog
 from dicomnode.domain.clock import type_clock, utc_now
 from dicomnode.domain.errors import StaleUpdate, StorageError
 from dicomnode.domain.received import Received
-from dicomnode.domain.statuses import (
-    DATA_SET_DOES_NOT_MATCH_SOP_CLASS,
-    OUT_OF_RESOURCES,
-    PROCESSING_FAILURE,
-    SOP_CLASS_NOT_SUPPORTED,
-    SUCCESS,
-)
 from dicomnode.network import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicomnode.receiving.answers import answer
 from dicomnode.receiving.conflicts import judge
 from dicomnode.receiving.handler import SenderGone, StoreAnswer, StoreRequest
 from dicomnode.receiving.header import Header, HeaderReader, Refused
@@ -60,17 +54,17 @@ class InstanceKeeper:
         except SenderGone:
             raise
         except Refused as error:
-            return StoreAnswer(error.status, error.code, error.what)
+            return answer(error.code, error.what)
         except StorageError as error:
             _log.error("an instance cannot be stored", association=request.association_key, error=type(error).__name__)
-            return StoreAnswer(OUT_OF_RESOURCES, "out_of_resources", "storage is full or failing")
+            return answer("out_of_resources")
         except Exception as error:  # noqa: BLE001 - boundary: the peer gets a failure, the association goes on
             _log.error("an instance cannot be recorded", association=request.association_key, error=type(error).__name__)
-            return StoreAnswer(PROCESSING_FAILURE, "processing_failure", "the node cannot record the instance now")
+            return answer("processing_failure")
 
     def _store_instance(self, request: StoreRequest, data_set: Iterator[Sequence[memoryview]]) -> StoreAnswer:
         if request.sop_class_uid != request.abstract_syntax_uid:
-            raise Refused("the command's SOP class is not that of its context", "other_context", SOP_CLASS_NOT_SUPPORTED)
+            raise Refused("other_context")
         reader = HeaderReader(request.transfer_syntax_uid, at_most_inflated=self._max_inflated_bytes)
         header: Header | None = None
         writer: InstanceWriter | None = None
@@ -116,13 +110,13 @@ class InstanceKeeper:
         )
         keys = self._ledger.add_instance(received, ours=ours)
         if not keys.new:
-            answer = self._meet_again(received, writer, ours=ours)
+            met = self._meet_again(received, writer, ours=ours)
             writer.settle()
-            return answer
+            return met
         self._make_durable(received, writer)
         writer.settle()
         _log.debug("instance stored", association=received.association_key, study=keys.study_key, series=keys.series_key)
-        return StoreAnswer(SUCCESS, "ours" if ours else "stored")
+        return answer("ours" if ours else "stored")
 
     def _make_durable(self, received: Received, writer: InstanceWriter) -> None:
         """Raises StorageError; then the new row is gone, or stays with its file until an operator or the next start looks."""
@@ -144,18 +138,20 @@ class InstanceKeeper:
         if known.sha256 == received.sha256 and self._store.verify(known.path, known.size_bytes, known.sha256):
             self._store.sync(known.path)  # another process may be just about to
             writer.abandon()
-            return StoreAnswer(SUCCESS, "duplicate")
+            return answer("duplicate")
         writer.durable()
         if known.sha256 == received.sha256:
             self._ledger.add_instance(received, ours=ours, replaces=True)
+            with suppress(StorageError):  # else the damaged file would stay behind as an orphan
+                self._store.discard(known.path)
             _log.warning("bytes that were missing or damaged came again", association=received.association_key)
-            return StoreAnswer(SUCCESS, "repaired")
+            return answer("repaired")
         if ours:
             # Archives add elements of their own to what we sent them; ours is never a conflict.
             self._ledger.add_instance(received, ours=True, replaces=True)
             with suppress(StorageError):
                 self._store.discard(known.path)
-            return StoreAnswer(SUCCESS, "ours")
+            return answer("ours")
         return self._set_aside(received, known)
 
     def _set_aside(self, received: Received, known: KnownInstance) -> StoreAnswer:
@@ -167,7 +163,7 @@ class InstanceKeeper:
         )
         aside = self._store.quarantine(received.path, kind.value if kind else "duplicate")
         if kind is None:
-            return StoreAnswer(SUCCESS, "duplicate")
+            return answer("duplicate")
         # If the row fails the file stays: the place is named by its content, and an earlier row, acknowledged, may name it too.
         self._ledger.record_conflict(replace(received, path=aside), kind)
         _log.error(
@@ -177,7 +173,7 @@ class InstanceKeeper:
             series=known.series_key,
             kind=kind.value,
         )
-        return StoreAnswer(SUCCESS, f"conflict_{kind.value}")
+        return answer(f"conflict_{kind.value}")
 
 
 def _file_head(request: StoreRequest) -> bytes:
@@ -194,6 +190,6 @@ def _file_head(request: StoreRequest) -> bytes:
 
 def _must_be_what_was_announced(request: StoreRequest, header: Header) -> None:
     if header.sop_class_uid != request.sop_class_uid:
-        raise Refused("SOPClassUID in data set and command differ", "other_class", DATA_SET_DOES_NOT_MATCH_SOP_CLASS)
+        raise Refused("other_class")
     if header.sop_instance_uid != request.sop_instance_uid:
-        raise Refused("SOPInstanceUID in data set and command differ", "other_instance")
+        raise Refused("other_instance")

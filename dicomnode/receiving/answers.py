@@ -1,0 +1,10 @@
+"""Answers to C-STORE, all from the one table of `domain.statuses`."""
+
+from dicomnode.domain.statuses import STORE_CONDITIONS
+from dicomnode.receiving.handler import StoreAnswer
+
+
+def answer(outcome: str, comment: str = "") -> StoreAnswer:
+    """The answer of this outcome; `comment` where it says more than the table's."""
+    condition = STORE_CONDITIONS[outcome]
+    return StoreAnswer(condition.status, outcome, comment or condition.comment)
