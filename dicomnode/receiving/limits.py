@@ -1,13 +1,8 @@
 """What one listener lets peers do. Each number bounds a way in which a peer could hold or fill the node."""
 
-import os
 import resource
 from contextlib import suppress
-from dataclasses import dataclass, field
-
-
-def _third_of_memory() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 3
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,9 +12,7 @@ class Limits:
     association_deadline_s: from the connection to the whole A-ASSOCIATE-RQ. network_timeout_s: of silence afterwards.
     place_wait_s: how long a whole A-ASSOCIATE-RQ waits for a place before it is rejected.
     announced_pdu_bytes: what we ask senders to keep to; max_pdu_bytes: what we read all the same, longer ones end the link.
-    max_object_bytes: of one data set, held in memory while it arrives. max_inflated_bytes: of a deflated one.
-    max_buffered_bytes: of all data sets in memory together; beyond it, who holds more than an equal share is aborted.
-    max_pipelined: requests sent without waiting for the answers (asynchronous window is 1: PS3.7 D.3.3.3).
+    max_object_bytes: of one data set. max_inflated_bytes: of a deflated one.
     """
 
     max_associations: int = 25
@@ -31,8 +24,6 @@ class Limits:
     max_pdu_bytes: int = 16 << 20
     max_object_bytes: int = 4 << 30
     max_inflated_bytes: int = 512 << 20
-    max_pipelined: int = 16
-    max_buffered_bytes: int = field(default_factory=_third_of_memory)
 
 
 DEFAULT_LIMITS = Limits()
