@@ -1,16 +1,13 @@
-"""Success means kept: the order of system calls, sudden death, full disks, a failing registry, and an orderly end."""
+"""Success means kept: full disks, a failing registry, and an orderly end. Sudden death: test_kill, test_torn, tests/faults."""
 
 import os
-import signal
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pydicom import dcmread
@@ -18,137 +15,17 @@ from pydicom import dcmread
 from dicomnode.domain.errors import DatabaseUnreachable, PeerUnreachable, SettingsError
 from dicomnode.domain.received import Received
 from dicomnode.domain.statuses import OUT_OF_RESOURCES, PROCESSING_FAILURE
-from dicomnode.network import associate, send_file, store_contexts_for
+from dicomnode.network import associate
 from dicomnode.receiving import Receiver
 from dicomnode.registry import InstanceKeys, Registry
 from dicomnode.storage import KnownFile, Store, fsck
-from tests.peers.dcmtk import storescu
-from tests.peers.processes import tool
 from tests.peers.waiting import free_port, wait_until
-from tests.receiving.reception import Reception, context, data_set_of, local_peer
-from tests.receiving.samples import CT, ELE, ct, encoded, saved, store
-
-
-@contextmanager
-def node_process(
-    root: Path, *prefix: str | Path, reserve_bytes: int = 0
-) -> Iterator[tuple[subprocess.Popen[str], int, list[str]]]:
-    """The node as a process of its own: process, port, forbidden modules that it loaded."""
-    process = subprocess.Popen(
-        [*map(str, prefix), sys.executable, "-m", "tests.receiving.node_process", str(root), str(reserve_bytes)],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[2],
-        start_new_session=True,
-    )
-    try:
-        assert process.stdout is not None
-        modules: list[str] = []
-        for line in process.stdout:
-            word, *rest = line.split()
-            if word == "MODULES":
-                modules = rest
-            if word == "PORT":
-                yield process, int(rest[0]), modules
-                break
-        else:
-            pytest.fail("the node ended instead of listening")
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(10)
-
-
-def test_receiving_loads_no_torch_no_monai_no_highdicom(tmp_path: Path) -> None:
-    with node_process(tmp_path) as (_, _, modules):
-        assert modules == []
-
-
-def calls_of(trace: Path) -> list[tuple[str, str]]:
-    """(system call, arguments) in the order in which they were finished."""
-    found, unfinished = [], {}
-    for line in trace.read_text(errors="replace").splitlines():
-        thread, _, rest = line.partition(" ")
-        rest = rest.strip()
-        if rest.endswith("<unfinished ...>"):
-            unfinished[thread] = rest.removesuffix("<unfinished ...>")
-            continue
-        if rest.startswith("<... "):
-            rest = unfinished.pop(thread, "") + rest.partition("resumed>")[2]
-        name, _, arguments = rest.partition("(")
-        found.append((name, arguments))
-    return found
-
-
-def test_success_is_sent_after_bytes_rename_folder_and_row_are_on_disk(tmp_path: Path) -> None:
-    """The serial reference order of DESIGN section 5, seen from outside."""
-    attached = subprocess.run([tool("strace", "strace"), "-o", os.devnull, "true"], capture_output=True, check=False)
-    if attached.returncode != 0:
-        pytest.skip("strace may not attach here: the order of system calls was not looked at")
-    trace = tmp_path / "trace"
-    wanted = "trace=fdatasync,fsync,rename,renameat,renameat2,sendto,sendmsg"
-    path = saved(ct(), tmp_path)
-    with node_process(tmp_path / "node", tool("strace", "strace"), "-f", "-y", "-s", "0", "-o", trace, "-e", wanted) as (
-        _,
-        port,
-        _,
-    ):
-        assert storescu(port, path).ok
-        wait_until(lambda: sum(name == "sendto" for name, _ in calls_of(trace)) >= 3, what="the release to be answered")
-    calls = calls_of(trace)
-    renamed = next(index for index, (name, _) in enumerate(calls) if name.startswith("rename"))
-    file_synced = max(i for i, (n, a) in enumerate(calls[:renamed]) if n == "fdatasync" and "/incoming/" in a)
-    folder_synced = next(i for i, (n, a) in enumerate(calls) if i > renamed and n == "fsync" and "/instances/" in a)
-    row_synced = next(
-        i for i, (n, a) in enumerate(calls) if i > folder_synced and n.endswith("sync") and "dicomnode.db-wal" in a
-    )
-    sent = [i for i, (n, _) in enumerate(calls) if n == "sendto"]  # A-ASSOCIATE-AC, C-STORE-RSP, A-RELEASE-RP
-    assert file_synced < renamed < folder_synced < row_synced < sent[1]
-    assert sent[0] < file_synced
-
-
-def test_what_was_acknowledged_survives_kill_9_and_nothing_else_is_claimed(tmp_path: Path) -> None:
-    acknowledged: dict[str, bytes] = {}
-    sources = tmp_path / "sources"
-    sources.mkdir()
-    images = [(image := ct(), saved(image, sources)) for _ in range(32)]
-    for round_number in range(2):
-        with node_process(tmp_path / "node") as (process, port, _):
-            senders = [
-                threading.Thread(target=_send_until_cut, args=(port, images[start + round_number * 16 :: 4], acknowledged))
-                for start in range(4)
-            ]
-            for sender in senders:
-                sender.start()
-            enough = 6 * (round_number + 1)
-            wait_until(lambda enough=enough: len(acknowledged) >= enough, what="some acknowledgements")
-            os.killpg(process.pid, signal.SIGKILL)
-            for sender in senders:
-                sender.join()
-    with Reception(tmp_path / "node") as reception:
-        assert len(acknowledged) >= 12
-        for uid, data_set in acknowledged.items():
-            assert reception.kept_data_set(uid) == data_set
-        assert reception.files("incoming") == []  # half received files were swept at the start
-        report = fsck(reception.store, _known(reception.registry), verify_digests=True)
-        assert report.missing == report.corrupt == ()
-        # Whatever the crash left, everything can be sent again.
-        assert set(reception.send(*(path for _, path in images))) == {0}
+from tests.receiving.reception import Reception, context, local_peer
+from tests.receiving.samples import CT, ELE, ct, encoded, store
 
 
 def _known(registry: Registry) -> list[KnownFile]:
     return [KnownFile(*one) for one in registry.known_files()]
-
-
-def _send_until_cut(port: int, images: list[tuple[Any, Path]], acknowledged: dict[str, bytes]) -> None:
-    with (
-        suppress(PeerUnreachable),
-        associate(local_peer(port), "MODALITY", store_contexts_for([path for _, path in images])) as association,
-    ):
-        for image, path in images:
-            if send_file(association, path) != 0:
-                return
-            acknowledged[str(image.SOPInstanceUID)] = data_set_of(path)
 
 
 def test_a_registry_that_fails_gives_no_success_and_leaves_nothing(tmp_path: Path) -> None:
