@@ -11,9 +11,13 @@ def refuse_input(image: Volume | Image2D, rules: InputRules) -> Refusal | None:
     if image.headers.modality != rules.modality:
         modality = image.headers.modality or "unknown"
         return Refusal(RefusalCode.WRONG_MODALITY, f"modality is {modality}, {rules.modality} expected", _OTHER_ROUTE)
+    if isinstance(image, Image2D) and rules.kind == "image":
+        return None
     if isinstance(image, Image2D):
         return Refusal(RefusalCode.UNSUPPORTED_CLASS, "a single projection image, a volume expected", _OTHER_ROUTE)
-    if image.unit != rules.unit:
+    if rules.kind == "image":
+        return Refusal(RefusalCode.UNSUPPORTED_CLASS, "a volume, a single projection image expected", _OTHER_ROUTE)
+    if rules.unit and image.unit != rules.unit:
         return Refusal(
             RefusalCode.OUT_OF_DISTRIBUTION,
             f"values are in {image.unit or 'an unknown unit'}, {rules.unit} expected",
@@ -22,8 +26,10 @@ def refuse_input(image: Volume | Image2D, rules: InputRules) -> Refusal | None:
     return _refuse_extent(image, rules)
 
 
-def input_warnings(image: Volume, rules: InputRules) -> tuple[str, ...]:
+def input_warnings(image: Volume | Image2D, rules: InputRules) -> tuple[str, ...]:
     """What the reader of a result must know of this input."""
+    if isinstance(image, Image2D):
+        return ()
     spacing_mm = image.spacing_mm[0]
     if spacing_mm <= rules.warn_slice_spacing_mm:
         return ()

@@ -12,7 +12,8 @@ from dicomnode.engines.safety import WANTED_KEYS, examine, read_config
 from dicomnode.engines.sidecar import SIDECAR_NAME, Sidecar, read_sidecar
 
 _INFERENCE_NAMES = ("inference.json", "inference.yaml", "inference.yml")
-_WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth")
+PROGRAM_SUFFIXES = (".ts", ".torchscript", ".pt2")  # TorchScript and torch.export archives: read only where trusted
+_WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".onnx", *PROGRAM_SUFFIXES)
 
 
 @dataclass(frozen=True, slots=True)

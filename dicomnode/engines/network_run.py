@@ -13,6 +13,7 @@ from monai.data import MetaTensor
 from dicomnode.domain.errors import PipelineError, ResourceExhausted
 from dicomnode.engines.bundle import Bundle
 from dicomnode.engines.devices import computing, is_out_of_memory
+from dicomnode.engines.reasons import first_line
 from dicomnode.engines.sidecar import BundleRules, RunRules
 from dicomnode.engines.spatial import grid_of, leading_spatial_steps, meta_tensor, network_grid
 from dicomnode.engines.values import NetworkInput, Prediction
@@ -48,7 +49,7 @@ def preprocess(bundle: Bundle, given: NetworkInput, rules: BundleRules, run: Run
     except Exception as error:  # whatever a bundle's transforms raise on this input
         if is_out_of_memory(error):
             raise ResourceExhausted("memory ran out while preprocessing", "give the worker more memory") from error
-        raise PipelineError(f"preprocessing failed: {_first_line(error)}", "check the bundle's preprocessing") from error
+        raise PipelineError(f"preprocessing failed: {first_line(error)}", "check the bundle's preprocessing") from error
     image = item[key]
     if image.ndim != 4:
         raise PipelineError(
@@ -61,7 +62,7 @@ def preprocess(bundle: Bundle, given: NetworkInput, rules: BundleRules, run: Run
 def predict(bundle: Bundle, prepared: Prepared, rules: BundleRules, run: RunRules, *, bfloat16: bool) -> Prediction:
     """The network's probabilities for a prepared image. Raises ResourceExhausted where memory runs out with one window."""
     with computing(bundle.device, bfloat16=bfloat16):
-        logits = _with_less_memory(bundle, lambda: _forward(bundle, prepared.tensor.to(bundle.device), run))
+        logits = with_less_memory(bundle, lambda: _forward(bundle, prepared.tensor.to(bundle.device), run))
         probabilities = _activated(logits.float(), rules.activation)
         # (1, channels, x, y, z) → (channels, z, y, x), contiguous for slicing by z
         array = probabilities[0].permute(0, 3, 2, 1).contiguous().cpu().numpy()
@@ -87,7 +88,7 @@ def _whole(network: torch.nn.Module, tensor: torch.Tensor, divisor: int) -> torc
     return output[:, :, : sizes[0], : sizes[1], : sizes[2]]
 
 
-def _with_less_memory(bundle: Bundle, forward: Callable[[], torch.Tensor]) -> torch.Tensor:
+def with_less_memory(bundle: Bundle, forward: Callable[[], torch.Tensor]) -> torch.Tensor:
     """Runs `forward`; on memory running out, again with half the windows at once, down to one."""
     before = getattr(bundle.inferer, "sw_batch_size", 1)
     try:
@@ -98,7 +99,7 @@ def _with_less_memory(bundle: Bundle, forward: Callable[[], torch.Tensor]) -> to
                 at_once = getattr(bundle.inferer, "sw_batch_size", 1)
                 if not is_out_of_memory(error):
                     raise PipelineError(
-                        f"the network failed: {_first_line(error)}", "check the bundle's network and inferer"
+                        f"the network failed: {first_line(error)}", "check the bundle's network and inferer"
                     ) from error
                 if at_once <= 1:
                     raise ResourceExhausted(
@@ -117,7 +118,3 @@ def _activated(logits: torch.Tensor, activation: str) -> torch.Tensor:
     if activation == "softmax":
         return torch.softmax(logits, dim=1)
     return torch.sigmoid(logits) if activation == "sigmoid" else logits
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]

@@ -15,13 +15,12 @@ from dicomnode.engines.catalogue import describe
 from dicomnode.engines.chest.reading import ChestReading
 from dicomnode.engines.segments import SegmentsReading
 from dicomnode.engines.sidecar import RunRules, Sidecar, read_sidecar
-from dicomnode.engines.values import Case, Conclusion, NetworkInput, Prediction, Reading
+from dicomnode.engines.values import Case, Conclusion, NetworkInput, Prediction, Progress, Reading
 
 if TYPE_CHECKING:
     from dicomnode.engines.bundle import Bundle
 
 Speed = Literal["exact", "fast"]
-Progress = Callable[[str, float], None]  # what is done now ("forward"), share of the run that is behind (0-1)
 
 # What a prediction is made into, by `postprocess` in pipeline.toml. A new kind is one file and one line here.
 READINGS: Mapping[str, Callable[[Case], Reading]] = {"chest": ChestReading, "segments": SegmentsReading}
@@ -58,25 +57,36 @@ class Pipeline:
         """Where it computes: "cpu" or "cuda:N"."""
         return str(self._bundle.device)
 
-    def run(self, image: Volume | Image2D, *, speed: Speed = "exact", progress: Progress | None = None) -> Findings | Refusal:
+    def run(
+        self,
+        image: Volume | Image2D,
+        *,
+        speed: Speed = "exact",
+        progress: Progress | None = None,
+        others: Mapping[str, Volume] | None = None,
+    ) -> Findings | Refusal:
         """Findings on the image's own grid, or why there are none.
 
+        others: further series of the study by the names of `bundle.series`, for a model that reads several together.
         Timings "preprocess", "forward", "postprocess" in seconds. Raises PipelineError, ResourceExhausted (retryable).
         """
         if refusal := refuse_input(image, self.sidecar.input):
             return self._other_region(image, refusal) or refusal
-        if isinstance(image, Image2D):  # said for the type checker; refuse_input has refused it
-            return Refusal(RefusalCode.UNSUPPORTED_CLASS, "a projection image", "send a volume")
         tell = progress or _tell_nobody
+        run = self.sidecar.exact if speed == "exact" else self.sidecar.fast
         with self._one_at_a_time:
             try:
-                return self._read(image, self.sidecar.exact if speed == "exact" else self.sidecar.fast, tell)
+                if self.sidecar.postprocess == "bundle":
+                    return self._read_own_way(image, others or {}, run, tell)
+                if isinstance(image, Image2D):  # said for the type checker; refuse_input has refused it
+                    return Refusal(RefusalCode.UNSUPPORTED_CLASS, "a projection image", "send a volume")
+                return self._read(image, run, tell)
             except MemoryError as error:
                 raise ResourceExhausted("memory ran out outside the network", "give the worker more memory") from error
 
     def _other_region(self, image: Volume | Image2D, refusal: Refusal) -> Refusal | None:
         """Whether a stack that is too short shows another region anyway: then nobody waits for a result."""
-        if not isinstance(image, Volume) or refusal.code is not RefusalCode.TOO_FEW:
+        if not isinstance(image, Volume) or refusal.code is not RefusalCode.TOO_FEW or self.sidecar.postprocess == "bundle":
             return None
         prepared = READINGS[self.sidecar.postprocess](Case(image, self.sidecar, self.identity.digest)).prepare()
         return prepared if isinstance(prepared, Refusal) and prepared.code is RefusalCode.NOT_THIS_REGION else None
@@ -98,6 +108,16 @@ class Pipeline:
         tell("postprocess", 1.0)
         return self._findings(volume, conclusion, timings_s)
 
+    def _read_own_way(
+        self, image: Volume | Image2D, others: Mapping[str, Volume], run: RunRules, tell: Progress
+    ) -> Findings | Refusal:
+        from dicomnode.engines.own_reading import OwnReading
+
+        tell("preprocess", 0.0)
+        reading = OwnReading(self.sidecar, self._bundle, self.identity.digest)
+        concluded = reading.read(image, others, bfloat16=run.bfloat16, tell=tell)
+        return concluded if isinstance(concluded, Refusal) else self._findings(image, *concluded)
+
     def _predict(self, given: NetworkInput, run: RunRules, begin: float, tell: Progress) -> tuple[Prediction, dict[str, float]]:
         from dicomnode.engines.network_run import predict, preprocess
 
@@ -115,13 +135,14 @@ class Pipeline:
             self._bfloat16 = bfloat16_is_faster(self._bundle.network, channels, self._bundle.device)
         return self._bfloat16
 
-    def _findings(self, volume: Volume, conclusion: Conclusion, timings_s: dict[str, float]) -> Findings:
+    def _findings(self, volume: Volume | Image2D, conclusion: Conclusion, timings_s: dict[str, float]) -> Findings:
         return Findings(
             model=self.identity,
             label_maps=conclusion.label_maps,
             lesions=conclusion.lesions,
             classifications=conclusion.classifications,
             heatmaps=conclusion.heatmaps,
+            boxes=conclusion.boxes,
             warnings=(*volume.warnings, *input_warnings(volume, self.sidecar.input), *conclusion.warnings),
             timings_s={name: round(seconds, 4) for name, seconds in timings_s.items()},
         )

@@ -6,7 +6,7 @@ Every length is mm, every volume ml, every intensity in the unit of the input (H
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -34,7 +34,8 @@ class InputRules(_Table):
     """Which series the pipeline takes. Anything else is refused by name, never squeezed into shape."""
 
     modality: str
-    unit: str = "[hnsf'U]"
+    kind: Literal["volume", "image"] = "volume"  # an image: one projection (CR, DX, MG …)
+    unit: str = "[hnsf'U]"  # "": any
     min_slices: int = Field(default=1, ge=1)
     min_extent_mm: float = Field(default=0.0, ge=0)
     warn_slice_spacing_mm: float = Field(default=1000.0, gt=0)  # thicker: processed, with a warning that travels
@@ -53,14 +54,20 @@ class IntensityRules(_Table):
 class BundleRules(_Table):
     """How the bundle's output is read. The bundle's own files say everything else.
 
-    Its postprocessing is not run: `activation` stands for it, and the probabilities are interpolated to the source grid before
-    the most probable channel is chosen.
+    Its postprocessing is run only for `postprocess = "bundle"`. Otherwise `activation` stands for it, and the probabilities are
+    interpolated to the source grid before the most probable channel is chosen.
     """
 
     weights: str = "models/model.safetensors"
     weights_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     image_key: str = "image"
-    activation: Literal["softmax", "sigmoid", "none"] = "softmax"  # what turns the network's output into probabilities
+    # What turns the network's output into probabilities; for "bundle" only where its postprocessing has neither Activationsd
+    # nor AsDiscreted.
+    activation: Literal["softmax", "sigmoid", "none"] = "softmax"
+    prediction_key: str = "pred"
+    series: tuple[str, ...] = ()  # names of the series that make one input, the first being the one that the route chose
+    series_as: Literal["channels", "keys"] = "channels"  # of image_key, in this order, or each under its own key
+    image_channels: int = Field(default=1, ge=1, le=4)  # of a projection image: 3 gives grey as RGB
 
 
 class BodyRules(_Table):
@@ -84,12 +91,29 @@ class SegmentRule(_Table):
     """One output channel → one coded segment; `side` takes the half of the channel on that side of the patient."""
 
     label: str = Field(min_length=1, max_length=64)  # Segment Label is LO (PS3.5 6.2)
-    channel: int = Field(ge=1)
+    channel: int = Field(ge=0)  # of the output; for "bundle" also the value in a label map
     side: Literal["", "left", "right"] = ""
     category: CodedConcept
     type: CodedConcept
     anatomy: CodedConcept | None = None
     color: Color
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_by_its_label(cls, given: Any) -> Any:
+        """Codes and colour that are not given come from the label, as `coding` says."""
+        if (
+            not isinstance(given, dict)
+            or not isinstance(given.get("label"), str)
+            or {"category", "type", "color"} <= set(given)
+        ):
+            return given
+        from dicomnode.engines.coding import color_of, concepts_of
+
+        category, kind = concepts_of(given["label"])
+        channel = given.get("channel")
+        color = color_of(channel if isinstance(channel, int) else 0)
+        return {"category": category, "type": kind, "color": color, **given}
 
 
 class Calibration(_Table):
@@ -129,6 +153,45 @@ class ClassificationRules(_Table):
     absent: CodedConcept = Code("272519000", "SCT", "Absent")
 
 
+class ClassRule(_Table):
+    """One output channel of a classifier → one coded class."""
+
+    label: str = Field(min_length=1, max_length=64)
+    channel: int = Field(ge=0)
+    code: CodedConcept
+    threshold: Fraction = 0.5  # where classes do not exclude each other
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_by_its_label(cls, given: Any) -> Any:
+        if isinstance(given, dict) and isinstance(given.get("label"), str) and "code" not in given:
+            from dicomnode.engines.coding import concepts_of
+
+            return {"code": concepts_of(given["label"])[1], **given}
+        return given
+
+
+class StatementRules(_Table):
+    """What a classifier speaks of. Exclusive classes give one statement, the others one each: present or absent."""
+
+    name: str = Field(min_length=1, max_length=64)
+    finding: CodedConcept = Code("404684003", "SCT", "Clinical finding")
+    exclusive: bool = True
+    present: CodedConcept = Code("52101004", "SCT", "Present")
+    absent: CodedConcept = Code("272519000", "SCT", "Absent")
+
+
+class BoxRules(_Table):
+    """Which boxes of a detector are reported, and under which names it gives them."""
+
+    labels: tuple[str, ...] = ("Finding",)  # by the detector's class number
+    min_probability: Fraction = 0.5
+    max_count: int = Field(default=25, ge=1, le=250)
+    box_key: str = "box"
+    label_key: str = "label"
+    score_key: str = "label_scores"
+
+
 class HeatMapRules(_Table):
     """Probability of one channel on the source grid."""
 
@@ -163,7 +226,7 @@ class Sidecar(_Table):
     version: str = Field(pattern=r"^\d+\.\d+\.\d+([.+-][0-9A-Za-z.-]+)?$", max_length=32)
     title: str
     task: Literal["segmentation", "classification", "detection"]
-    postprocess: Literal["chest", "segments"]
+    postprocess: Literal["chest", "segments", "bundle"]
     manufacturer: str = Field(min_length=1, max_length=64)
     intended_use: str = Field(min_length=1)
     demonstration: bool
@@ -176,6 +239,9 @@ class Sidecar(_Table):
     lesions: LesionRules | None = None
     classification: ClassificationRules | None = None
     heatmap: HeatMapRules | None = None
+    classes: tuple[ClassRule, ...] = ()
+    statement: StatementRules | None = None
+    boxes: BoxRules | None = None
     exact: RunRules = RunRules()
     fast: RunRules = RunRules()
 
@@ -186,7 +252,11 @@ class Sidecar(_Table):
             raise ValueError("two segments have the same label")
         if self.postprocess == "chest":
             self.chest_tables()
-        if self.postprocess == "segments" and any(segment.side for segment in self.segments):
+        if self.postprocess == "bundle":
+            self._fits_its_task()
+        elif self.input.kind == "image":
+            raise ValueError('only postprocess = "bundle" takes images')
+        if self.postprocess != "chest" and any(segment.side for segment in self.segments):
             raise ValueError('only postprocess = "chest" knows sides')
         if self.classification and not self.lesions:
             raise ValueError("[classification] is made from lesions and needs the table [lesions]")
@@ -195,12 +265,22 @@ class Sidecar(_Table):
             raise ValueError("classification.threshold must not lie below lesions.min_probability")
         return self
 
+    def _fits_its_task(self) -> None:
+        wanted = {"segmentation": self.segments, "classification": self.classes, "detection": self.boxes}
+        named = {"segmentation": "[[segments]]", "classification": "[[classes]]", "detection": "[boxes]"}[self.task]
+        if not wanted[self.task]:
+            raise ValueError(f'postprocess = "bundle" with task = "{self.task}" needs {named}')
+        if self.input.kind == "image" and self.bundle.series:
+            raise ValueError("bundle.series is for volumes")
+
     def chest_tables(self) -> ChestTables:
         """What a chest reading needs. Raises ValueError where it is not there."""
         if self.body is None or self.region is None or self.lesions is None:
             raise ValueError('postprocess = "chest" needs the tables [body], [region] and [lesions]')
         if sorted(segment.side for segment in self.segments) != ["left", "right"]:
             raise ValueError('postprocess = "chest" needs one segment with side = "left" and one with side = "right"')
+        if any(segment.channel < 1 for segment in self.segments):
+            raise ValueError("channel 0 is the background")
         if len({segment.channel for segment in self.segments}) != 1:
             raise ValueError("both lungs come from one channel")
         return ChestTables(self.body, self.region, self.lesions, self.segments[0].channel)

@@ -60,6 +60,12 @@ def grid_of(shape_xyz: Sequence[int], affine: NDArray[np.float64]) -> Grid:
     return Grid((z, y, x), (_LPS_TO_RAS @ affine)[:, _ZYX_TO_XYZ])
 
 
+def same_grid(one: Grid, other: Grid) -> bool:
+    """Whether the same voxels lie at the same places, but for rounding (a thousandth of a mm at the far corner)."""
+    corners = np.array([[0, 0, 0], np.array(one.shape) - 1], dtype=float)
+    return one.shape == other.shape and bool(np.abs(one.points_mm(corners) - other.points_mm(corners)).max() < 1e-3)
+
+
 def _is_followed(transform: Any) -> bool:
     if isinstance(transform, EnsureChannelFirstd):
         return True

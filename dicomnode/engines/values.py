@@ -1,15 +1,19 @@
 """What passes between a pipeline, its kind of reading and the network: plain arrays on grids."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dicomnode.domain.findings import Box as FoundBox
 from dicomnode.domain.findings import Classification, HeatMap, LabelMap, Lesion
 from dicomnode.domain.imaging import Refusal, Volume
 from dicomnode.engines.sidecar import Sidecar
 from dicomnode.imaging.resampling import Box, Grid
+
+Progress = Callable[[str, float], None]  # what is done now ("forward"), share of the run that is behind (0-1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +50,7 @@ class Conclusion:
     lesions: tuple[Lesion, ...] = ()
     classifications: tuple[Classification, ...] = ()
     heatmaps: tuple[HeatMap, ...] = ()
+    boxes: tuple[FoundBox, ...] = ()
     warnings: tuple[str, ...] = field(default=())
 
 

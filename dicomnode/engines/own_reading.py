@@ -1,0 +1,123 @@
+"""`postprocess = "bundle"`: a series (or several) through a bundle's own way, to what the sidecar names."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from monai.data import MetaTensor
+
+from dicomnode.domain.errors import PipelineError
+from dicomnode.domain.imaging import Image2D, Refusal, RefusalCode, Volume
+from dicomnode.engines import own_way
+from dicomnode.engines.bundle import Bundle
+from dicomnode.engines.memory import image_tensor, volume_grid, volumes_tensor
+from dicomnode.engines.own_boxes import Tracked, boxes, lesions
+from dicomnode.engines.own_maps import label_maps
+from dicomnode.engines.own_statements import statements
+from dicomnode.engines.sidecar import Sidecar
+from dicomnode.engines.spatial import grid_of
+from dicomnode.engines.values import Conclusion, Progress
+from dicomnode.imaging.resampling import Grid, linear_on
+
+_OF_BOXES = "sizes and volumes are those of the detector's boxes, not of outlined lesions"
+
+
+class OwnReading:
+    """One image, with the other series of its study where the bundle wants several, through one bundle."""
+
+    def __init__(self, sidecar: Sidecar, bundle: Bundle, digest: str) -> None:
+        self._sidecar = sidecar
+        self._bundle = bundle
+        self._digest = digest
+        self._keys = own_way.Keys(sidecar.bundle.image_key, sidecar.bundle.prediction_key)
+
+    def read(
+        self, image: Volume | Image2D, others: Mapping[str, Volume], *, bfloat16: bool, tell: Progress
+    ) -> tuple[Conclusion, dict[str, float]] | Refusal:
+        """What the bundle finds, with seconds for each step. Raises PipelineError, ResourceExhausted."""
+        began = time.perf_counter()
+        source, item = self._item(image, others)
+        if isinstance(item, Refusal):
+            return item
+        item = own_way.preprocess(self._bundle, item)
+        preprocessed = time.perf_counter()
+        tell("forward", 0.2)
+        item = own_way.predict(self._bundle, item, self._keys, bfloat16=bfloat16)
+        predicted = time.perf_counter()
+        tell("postprocess", 0.8)
+        conclusion = self._concluded(item, image, source)
+        done = time.perf_counter()
+        tell("postprocess", 1.0)
+        return conclusion, {
+            "preprocess": preprocessed - began,
+            "forward": predicted - preprocessed,
+            "postprocess": done - predicted,
+        }
+
+    def _item(self, image: Volume | Image2D, others: Mapping[str, Volume]) -> tuple[Grid, dict[str, Any] | Refusal]:
+        """The source grid and what the bundle's loading would have given."""
+        rules = self._sidecar.bundle
+        if isinstance(image, Image2D):
+            tensor = image_tensor(image, rules.image_channels)
+            rows, columns = image.pixels.shape
+            return grid_of((columns, rows, 1), np.eye(4)), {rules.image_key: tensor}
+        source = volume_grid(image)
+        if len(rules.series) < 2:
+            return source, {rules.image_key: volumes_tensor([image.pixels], source)}
+        series = [image, *(others[name] for name in rules.series[1:] if name in others)]
+        if refusal := self._refuse_series(series, others):
+            return source, refusal
+        pixels = [one.pixels if one is image else linear_on(one.pixels, volume_grid(one), source) for one in series]
+        if rules.series_as == "channels":
+            return source, {rules.image_key: volumes_tensor(pixels, source)}
+        return source, {name: volumes_tensor([one], source) for name, one in zip(rules.series, pixels, strict=True)}
+
+    def _refuse_series(self, series: list[Volume], others: Mapping[str, Volume]) -> Refusal | None:
+        wanted = self._sidecar.bundle.series
+        if len(series) < len(wanted):
+            missing = ", ".join(name for name in wanted[1:] if name not in others)
+            return Refusal(
+                RefusalCode.NO_ELIGIBLE_SERIES,
+                f"the model reads {len(wanted)} series together ({', '.join(wanted)}); missing: {missing}",
+                "give it the other series of the study",
+            )
+        frames = {one.frame_of_reference_uid for one in series}
+        if len(frames) > 1 or len({one.study_instance_uid for one in series}) > 1:
+            return Refusal(
+                RefusalCode.MIXED_GEOMETRY,
+                f"the {len(series)} series lie in {len(frames)} frames of reference: nothing says how they fit together",
+                "send series of one examination, or register them first",
+            )
+        return None
+
+    def _concluded(self, item: dict[str, Any], image: Volume | Image2D, source: Grid) -> Conclusion:
+        rules = self._sidecar
+        if rules.task == "detection":
+            return self._detected(item, image, source)
+        if rules.task == "classification":
+            steps = own_way.steps_for_statements(self._bundle, self._keys, rules.bundle.activation)
+            prediction = own_way.postprocess(steps, item)[self._keys.prediction]
+            return Conclusion(classifications=statements(prediction, rules))
+        steps = own_way.steps_for_maps(self._bundle, self._keys, source, rules.bundle.activation)
+        prediction = own_way.postprocess(steps, item)[self._keys.prediction]
+        return Conclusion(label_maps=label_maps(prediction, rules.segments, source, _voxel_ml(image)))
+
+    def _detected(self, item: dict[str, Any], image: Volume | Image2D, source: Grid) -> Conclusion:
+        if self._sidecar.boxes is None or not isinstance(item[self._keys.image], MetaTensor):
+            raise PipelineError("the preprocessed image lost its place in the patient", "keep it a MetaTensor in preprocessing")
+        item = own_way.postprocess(own_way.steps_for_boxes(self._bundle), item)
+        found, left_out = boxes(item, item[self._keys.image], self._sidecar.boxes, source)
+        warnings = (f"{left_out} more findings were left out, the most probable are reported",) if left_out else ()
+        if isinstance(image, Image2D):
+            # PS3.3 10.7: the size of a pixel of a projection is not the size of what it shows, so nothing is measured.
+            shown = (f"{len(found)} boxes were found, which the objects do not show",) if found else ()
+            return Conclusion(boxes=found, warnings=(*warnings, *shown))
+        tracked = Tracked(self._sidecar.name, image.series_instance_uid, self._digest)
+        measured = lesions(found, image, source, tracked)
+        return Conclusion(lesions=measured, boxes=found, warnings=(*warnings, *((_OF_BOXES,) if measured else ())))
+
+
+def _voxel_ml(image: Volume | Image2D) -> float:
+    """0 for a projection: its pixels have no volume."""
+    return image.voxel_ml if isinstance(image, Volume) else 0.0

@@ -1,0 +1,76 @@
+"""A bundle's own preprocessing, network and postprocessing from memory, back on the source grid."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from dicomnode.domain.findings import Findings
+from dicomnode.engines import load_pipeline
+from tests.engines.conftest import as_volume
+from tests.engines.zoo import ct_segmentation, thresholds, write_bundle
+
+SHAPE = (26, 44, 52)
+ONE = '[[segments]]\nlabel = "Spleen"\nchannel = 1\n'
+
+
+def oblique_affine(spacing_mm: tuple[float, float, float] = (3.0, 1.1, 0.9)) -> NDArray[np.float64]:
+    """z, y, x → LPS, turned about two axes and off the origin."""
+    a, b = np.deg2rad(17.0), np.deg2rad(-11.0)
+    about_x = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
+    about_z = np.array([[np.cos(b), -np.sin(b), 0], [np.sin(b), np.cos(b), 0], [0, 0, 1]])
+    straight = np.array([[0, 0, 1.0], [0, 1.0, 0], [1.0, 0, 0]]) * np.array(spacing_mm)
+    affine = np.eye(4)
+    affine[:3, :3] = about_z @ about_x @ straight
+    affine[:3, 3] = (31.0, -12.0, 140.0)
+    return affine
+
+
+def points_mm(affine: NDArray[np.float64], shape: tuple[int, int, int] = SHAPE) -> NDArray[np.float64]:
+    """LPS of every voxel, (z, y, x, 3)."""
+    indices = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
+    return np.asarray(indices @ affine[:3, :3].T + affine[:3, 3])
+
+
+def depth_mm(affine: NDArray[np.float64], shape: tuple[int, int, int] = SHAPE) -> NDArray[np.float64]:
+    """How deep each voxel lies in an asymmetric body: two spheres of different size, off the middle in every direction."""
+    points = points_mm(affine, shape)
+    middle = affine[:3, :3] @ ((np.array(shape) - 1) / 2) + affine[:3, 3]
+    large = 13.0 - np.linalg.norm(points - middle - np.array([6, -4, 5]), axis=-1)
+    small = 7.0 - np.linalg.norm(points - middle - np.array([-9, 8, -14]), axis=-1)
+    return np.asarray(np.maximum(large, small))
+
+
+def as_values(depth: NDArray[np.float64]) -> NDArray[np.int16]:
+    """50 on the surface, 10 more for each mm inward: linear, so that interpolation is exact but near the middles."""
+    return np.rint(50 + 10 * np.clip(depth, -5, 5)).astype(np.int16)
+
+
+def near(found: NDArray[Any], depth: NDArray[np.float64], mm: float) -> None:
+    """Every voxel that is deeper than `mm` in or out of the body is labelled rightly."""
+    assert not found[depth < -mm].any()
+    assert found[depth > mm].all()
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (1, 2, 0), (2, 0, 1)])
+@pytest.mark.parametrize("flipped", [False, True])
+def test_labels_come_back_unmirrored_and_unshifted_from_any_oblique_volume(
+    axes: tuple[int, int, int], flipped: bool, tmp_path: Path
+) -> None:
+    affine = oblique_affine()
+    affine[:3, :3] = affine[:3, list(axes)]
+    if flipped:
+        affine[:3, 1] *= -1
+    depth = depth_mm(affine)
+    pipeline = load_pipeline(write_bundle(tmp_path / "spleen", ct_segmentation(), ONE, weigh=thresholds(0.5)), device="cpu")
+    found = pipeline.run(as_volume(as_values(depth), affine))
+    assert isinstance(found, Findings)
+    (label_map,) = found.label_maps
+    assert label_map.labels.shape == SHAPE
+    near(label_map.labels == 1, depth, 0.6)
+    (segment,) = label_map.segments
+    assert segment.voxels == np.count_nonzero(label_map.labels)
+    assert segment.type.value == "78961009"  # SNOMED CT: spleen, by its name alone
+    assert set(found.timings_s) == {"preprocess", "forward", "postprocess"}

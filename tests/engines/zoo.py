@@ -1,0 +1,140 @@
+"""Bundle folders laid out like those of the Model Zoo, with networks small enough to say beforehand what they find."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from safetensors.torch import save_file
+
+SIDECAR = """
+name = "{name}"
+version = "1.0.0"
+title = "A bundle of the tests"
+task = "{task}"
+postprocess = "bundle"
+manufacturer = "tests"
+intended_use = "tests"
+demonstration = true
+[input]
+modality = "{modality}"
+unit = ""
+{rules}
+"""
+
+
+def write_bundle(
+    folder: Path,
+    config: Mapping[str, Any],
+    rules: str,
+    *,
+    task: str = "segmentation",
+    modality: str = "CT",
+    metadata: Mapping[str, Any] | None = None,
+    weigh: Callable[[torch.nn.Module], None] | None = None,
+    as_yaml: bool = False,
+) -> Path:
+    """A bundle in `folder`; `weigh` sets the weights of its `network_def`, which are otherwise random but always the same."""
+    for name in ("configs", "models", "docs"):
+        (folder / name).mkdir(parents=True)
+    if as_yaml:
+        import yaml
+
+        (folder / "configs" / "inference.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False))
+    else:
+        (folder / "configs" / "inference.json").write_text(json.dumps(config, indent=2))
+    (folder / "configs" / "metadata.json").write_text(json.dumps({"version": "1.0.0", **(metadata or {})}))
+    if "network_def" in config:
+        save_weights(folder, config, weigh)
+    if rules is not None:
+        text = SIDECAR.format(name=folder.name, task=task, modality=modality, rules=rules)
+        (folder / "pipeline.toml").write_text(text)
+    return folder
+
+
+def save_weights(folder: Path, config: Mapping[str, Any], weigh: Callable[[torch.nn.Module], None] | None) -> None:
+    torch.manual_seed(0)
+    parser = ConfigParser(dict(config))
+    network = parser.get_parsed_content("network_def")
+    if weigh is not None:
+        with torch.no_grad():
+            weigh(network)
+    save_file({key: value.contiguous() for key, value in network.state_dict().items()}, folder / "models" / "model.safetensors")
+
+
+def thresholds(*limits: float, steep: float = 50.0) -> Callable[[torch.nn.Module], None]:
+    """Weights of a 1 × 1 convolution whose most probable channel is n where the value lies between limits n-1 and n.
+
+    Channel n: steep × (n·v − sum of the first n limits).
+    """
+
+    def weigh(network: torch.nn.Module) -> None:
+        weight, bias = network.weight, network.bias
+        assert isinstance(weight, torch.Tensor)
+        assert isinstance(bias, torch.Tensor)
+        for channel in range(len(limits) + 1):
+            weight[channel] = steep * channel
+            bias[channel] = -steep * sum(limits[:channel])
+
+    return weigh
+
+
+def convolution(out_channels: int, *, in_channels: int = 1, dims: int = 3) -> dict[str, Any]:
+    """A network that looks at one voxel at a time."""
+    name = {2: "torch.nn.Conv2d", 3: "torch.nn.Conv3d"}[dims]
+    return {"_target_": name, "in_channels": in_channels, "out_channels": out_channels, "kernel_size": 1}
+
+
+WINDOWS = {"_target_": "SlidingWindowInferer", "roi_size": [48, 48, 48], "sw_batch_size": 2, "overlap": 0.25}
+
+
+def ct_segmentation(**changed: Any) -> dict[str, Any]:
+    """Laid out like spleen_ct_segmentation: Orientation, Spacing, windows, softmax, Invertd, argmax, saving."""
+    return {
+        "imports": ["$import glob", "$import os"],
+        "bundle_root": ".",
+        "image_key": "image",
+        "output_dir": "$@bundle_root + '/eval'",
+        "dataset_dir": "/workspace/data",
+        "datalist": "$list(sorted(glob.glob(@dataset_dir + '/imagesTs/*.nii.gz')))",
+        "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
+        "network_def": convolution(2),
+        "network": "$@network_def.to(@device)",
+        "preprocessing": {
+            "_target_": "Compose",
+            "transforms": [
+                {"_target_": "LoadImaged", "keys": "image"},
+                {"_target_": "EnsureChannelFirstd", "keys": "image"},
+                {"_target_": "Orientationd", "keys": "image", "axcodes": "RAS"},
+                {"_target_": "Spacingd", "keys": "image", "pixdim": [1.5, 1.5, 2.0], "mode": "bilinear"},
+                {"_target_": "ScaleIntensityRanged", "keys": "image", "a_min": 0, "a_max": 100, "b_min": 0, "b_max": 1},
+                {"_target_": "EnsureTyped", "keys": "image"},
+            ],
+        },
+        "dataset": {"_target_": "Dataset", "data": "$[{'image': i} for i in @datalist]", "transform": "@preprocessing"},
+        "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1, "shuffle": False, "num_workers": 4},
+        "inferer": WINDOWS,
+        "postprocessing": {
+            "_target_": "Compose",
+            "transforms": [
+                {"_target_": "Activationsd", "keys": "pred", "softmax": True},
+                {
+                    "_target_": "Invertd",
+                    "keys": "pred",
+                    "transform": "@preprocessing",
+                    "orig_keys": "image",
+                    "nearest_interp": False,
+                    "to_tensor": True,
+                },
+                {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+                {"_target_": "SaveImaged", "keys": "pred", "output_dir": "@output_dir"},
+            ],
+        },
+        "handlers": [{"_target_": "CheckpointLoader", "load_path": "$@bundle_root + '/models/model.pt'"}],
+        "evaluator": {"_target_": "SupervisedEvaluator", "device": "@device", "val_data_loader": "@dataloader"},
+        "initialize": ["$setattr(torch.backends.cudnn, 'benchmark', True)"],
+        "run": ["$@evaluator.run()"],
+        **changed,
+    }
