@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test check format train lock bench clean
+.PHONY: install demo test check format train lock bench fuzz soak clean
 
 install: $(STAMP)
 
@@ -39,6 +39,14 @@ format: install
 
 train: install
 	$(BIN)/dicomnode pipelines train chest_ct
+
+# A million mutated PDUs, command sets, headers and association requests, then sessions against a real receive process.
+fuzz: install
+	$(BIN)/python -m tests.fuzz --cases 1000000 --sessions 3000
+
+# Long runs: ten thousand associations, the attacks for longer.
+soak: install
+	$(BIN)/python -m pytest -m soak --timeout 3600
 
 bench: install
 	$(BIN)/dicomnode bench ingest

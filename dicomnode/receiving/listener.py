@@ -69,7 +69,7 @@ class Listener:
         self._lingering: OrderedDict[int, tuple[Waiting, float]] = OrderedDict()  # turned away, until they end their side
         self._worked: queue.SimpleQueue[tuple[Waiting, Next]] = queue.SimpleQueue()
         self._cryptographers = ThreadPoolExecutor(_CRYPTOGRAPHERS, "dicom-tls") if tls else None
-        self._most = limits.max_waiting
+        self._most = self._most_asking = limits.max_waiting
         self._poll = select.epoll()  # no limit at 1,024 descriptors as select has
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stopping = threading.Event()
@@ -80,6 +80,7 @@ class Listener:
         descriptors = raise_descriptor_limit() - _OTHER_DESCRIPTORS
         spare = descriptors - _DESCRIPTORS_OF_AN_ASSOCIATION * self._limits.max_associations
         self._most = min(self._limits.max_waiting, max(1, spare - _LINGERING))
+        self._most_asking = max(1, self._most // 2)
         self._listening.listen(_BACKLOG)  # a burst must not find the queue full: its SYNs would be retried after a second
         self._listening.setblocking(False)
         self._poll.register(self._listening, select.EPOLLIN)
@@ -157,12 +158,15 @@ class Listener:
             self._drop_oldest()
 
     def _drop_oldest(self) -> bool:
-        """Of the address that holds most: a modality is not turned away for the sake of those who only hold connections."""
+        """Of the address that holds most: a modality is not turned away for the sake of those who only hold connections.
+
+        Nor is one that has asked and waits for a place, as long as others hold connections in silence.
+        """
         if not self._waiting:
             return False
         most = max(self._counts.values())
-        greedy = {source for source, count in self._counts.items() if count == most}
-        self._drop(next(one for one in self._waiting.values() if one.source in greedy))
+        greedy = [one for one in self._waiting.values() if self._counts[one.source] == most]
+        self._drop(next((one for one in greedy if one.descriptor not in self._asking), greedy[0]))
         return True
 
     def _turn_to(self, descriptor: int, *, ended: bool) -> None:
@@ -226,7 +230,7 @@ class Listener:
                 self._hand_over(one)
                 continue
             refused.add(one.source)
-            if now - one.since > self._limits.place_wait_s:
+            if now - one.since > self._limits.place_wait_s or len(self._asking) > self._most_asking:
                 _log.warning("an association was rejected", code="too_many_associations", address=one.address)
                 self._drop(one, REJECT_BUSY)
 
@@ -253,28 +257,29 @@ class Listener:
                 break
             self._end(one)
 
-    def _forget(self, one: Waiting) -> None:
-        """It waits no more. Its descriptor leaves the poll before somebody else gets it."""
+    def _forget(self, one: Waiting, *, closing: bool = False) -> None:
+        """It waits no more. Its descriptor leaves the poll before somebody else gets it; closing it does that, too."""
         del self._waiting[one.descriptor]
         self._asking.pop(one.descriptor, None)
         self._working.discard(one.descriptor)
         self._counts[one.source] -= 1
         if not self._counts[one.source]:
             del self._counts[one.source]
-        with suppress(OSError):
-            self._poll.unregister(one.descriptor)
+        if not closing:
+            with suppress(OSError):
+                self._poll.unregister(one.descriptor)
 
     def _drop(self, one: Waiting, farewell: bytes | None = None) -> None:
         working = one.descriptor in self._working
-        self._forget(one)
+        self._forget(one, closing=not working)
         if working:
             return  # its cryptographer returns at once; `_take_back` closes it
         lingers = one.turn_away(farewell) if farewell is not None else one.turn_away()
-        if not lingers:
+        if lingers:
+            self._lingering[one.descriptor] = (one, time.monotonic() + _LINGER_S)
+            self._poll.modify(one.descriptor, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLONESHOT)
+        else:
             one.connection.close()
-            return
-        self._lingering[one.descriptor] = (one, time.monotonic() + _LINGER_S)
-        self._poll.register(one.descriptor, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLONESHOT)
 
     def _drain(self, one: Waiting, until: float) -> None:
         with suppress(OSError):
@@ -285,6 +290,4 @@ class Listener:
 
     def _end(self, one: Waiting) -> None:
         del self._lingering[one.descriptor]
-        with suppress(OSError):
-            self._poll.unregister(one.descriptor)
-        one.connection.close()
+        one.connection.close()  # which takes it out of the poll

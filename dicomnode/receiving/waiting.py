@@ -41,6 +41,7 @@ class Waiting:
         self.connection, self.address, self.source, self.since = connection, address, source, since
         self.descriptor = connection.fileno()
         self._tls = tls
+        self._start = b""  # what it began with, as far as that was looked at
         self._read = b""  # through TLS, where nothing can be left in place
         self._handshaken = False
         if tls is None:
@@ -50,7 +51,7 @@ class Waiting:
         """What is there now. Raises OSError."""
         if isinstance(self.connection, TlsSocket):
             return Next.WORK
-        start = _peek(self.connection, 1 if self._tls else _ENOUGH)
+        start = self._start = _peek(self.connection, 1 if self._tls else _ENOUGH)
         if self._tls:
             if start and start[0] == _HANDSHAKE_RECORD:
                 return Next.WORK
@@ -115,10 +116,8 @@ class Waiting:
         return Next.NOTHING if enough is None else Next.READY
 
     def _speaks_dicom(self) -> bool:
-        if isinstance(self.connection, TlsSocket):
-            start = self._read
-        else:
-            start = b"" if self._tls else _peek(self.connection, _PDU_HEADER.size)
+        """As far as it was looked at: to ask the kernel again would cost most where thousands are turned away."""
+        start = self._read if self._tls else self._start
         return len(start) >= _PDU_HEADER.size and start[0] in _PDU_TYPES and start[1] == 0
 
     def _wake_at(self, count: int) -> None:
