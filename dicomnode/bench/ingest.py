@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import statistics
 import tempfile
 import time
@@ -210,7 +211,11 @@ class _Bench:
         try:
             running.forget_peak()
             before = counted.calls if counted else 0
+            if receiver.name == SAMPLED:
+                running.signal(signal.SIGUSR1)
             took = self._sent(case, receiver, sent, folder, port, images, prefix)
+            if receiver.name == SAMPLED:
+                running.signal(signal.SIGUSR1)
             syncs = counted.calls - before if counted else None
             if not case.nagled:  # storescu makes UIDs of its own
                 receiver.check(folder, sent, images)

@@ -81,6 +81,10 @@ class Running:
                 return int(line.split()[1]) / 1024
         raise MeasurementFailed("a receiver ended while it was measured", "look at its log")
 
+    def signal(self, number: signal.Signals) -> None:
+        """Sends a signal."""
+        self._process.send_signal(number)
+
     def terminate(self) -> None:
         """Asks it to end; kills it where it does not."""
         self._process.terminate()

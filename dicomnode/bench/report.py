@@ -156,7 +156,11 @@ def _profiles(document: Mapping[str, Any]) -> Table:
         for one in places
         if one["share"] >= _SHOWN_SHARE
     ]
-    return "Where the time goes: lines of each thread, shares of its life", ("case", "thread", "line", "share"), cells
+    return (
+        "Where the time goes: lines of each thread, shares of the time in which images were sent",
+        ("case", "thread", "line", "share"),
+        cells,
+    )
 
 
 def _left_out(document: Mapping[str, Any]) -> Table:

@@ -1,12 +1,14 @@
 """Runs a role and looks a thousand times a second what its threads do: `sampling.py OUTPUT SOURCE_ROOT ROLE …`, as a file.
 
 Python's threads change hands every 5 ms unless they wait; here every 0.1 ms, or all time would seem to be spent in system
-calls. What is written at SIGTERM: for each thread's entry, the lines it stood in, ours or the last of ours before a library's.
+calls. SIGUSR1 begins and ends the looking. What is written at SIGTERM: for each thread the lines it stood in, ours or the last
+of ours before a library's.
 """
 
 import json
 import linecache
 import runpy
+import signal
 import sys
 import threading
 import time
@@ -18,21 +20,30 @@ _EVERY_S, _SWITCH_S = 0.001, 0.0001
 
 
 class Sampler(threading.Thread):
-    """Counts (entry, place) of all threads but the main one and itself."""
+    """Counts (thread, entry, place) of all threads but the main one and itself."""
 
     def __init__(self, source_root: str) -> None:
         super().__init__(daemon=True, name="sampler")
-        self.counts: Counter[tuple[str, str]] = Counter()
+        self.counts: Counter[tuple[int, str, str]] = Counter()
         self._root = source_root
+        self._looking = threading.Event()
+
+    def toggle(self, _number: int, _frame: FrameType | None) -> None:
+        """Begin or end looking."""
+        if self._looking.is_set():
+            self._looking.clear()
+        else:
+            self._looking.set()
 
     def run(self) -> None:
         """Until the process ends."""
         left_out = {threading.main_thread().ident, self.ident}
         while True:
             time.sleep(_EVERY_S)
+            self._looking.wait()
             for ident, frame in sys._current_frames().items():  # noqa: SLF001 - the documented way to other threads' frames
                 if ident not in left_out:
-                    self.counts[self._entry(frame), self._place(frame)] += 1
+                    self.counts[ident, self._entry(frame), self._place(frame)] += 1
 
     def _ours(self, frame: FrameType) -> bool:
         return frame.f_code.co_filename.startswith(self._root)
@@ -65,12 +76,13 @@ def main() -> None:
     sys.argv = ["dicomnode.roles", *sys.argv[3:]]
     sys.setswitchinterval(_SWITCH_S)
     sampler = Sampler(root)
+    signal.signal(signal.SIGUSR1, sampler.toggle)
     sampler.start()
     try:
         runpy.run_module("dicomnode.roles", run_name="__main__", alter_sys=True)
     finally:
-        counted = [{"entry": entry, "place": place, "samples": count} for (entry, place), count in dict(sampler.counts).items()]
-        output.write_text(json.dumps(counted))
+        counted = dict(sampler.counts).items()
+        output.write_text(json.dumps([[thread, entry, place, count] for (thread, entry, place), count in counted]))
 
 
 if __name__ == "__main__":

@@ -117,11 +117,12 @@ def test_figures_show_goals_met_and_missed_and_what_was_left_out() -> None:
 
 def test_a_thread_that_only_waits_is_not_where_time_goes() -> None:
     samples = [
-        {"entry": "a:serve", "place": "a:read: recv", "samples": 60},
-        {"entry": "a:serve", "place": "a:keep: write", "samples": 40},
-        {"entry": "b:refill", "place": "b: wait", "samples": 999},
-        {"entry": "b:refill", "place": "b: open", "samples": 1},
-        {"entry": "", "place": "a library's own thread", "samples": 50},
+        (1, "a:serve", "a:read: recv", 60),
+        (1, "a:serve", "a:keep: write", 40),
+        (2, "a:serve", "a:next: wait", 100),  # the same entry, another thread, idle
+        (3, "b:refill", "b: wait", 999),
+        (3, "b:refill", "b: open", 1),
+        (4, "", "a library's own thread", 50),
     ]
     assert [(one["place"], one["share"]) for one in shares(samples)] == [("a:read: recv", 0.6), ("a:keep: write", 0.4)]
 
