@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,10 +14,20 @@ from dicomnode.domain.equipment import CONTRIBUTION_DESCRIPTION, MANUFACTURER
 from dicomnode.domain.errors import DatabaseUnreachable
 from dicomnode.domain.uids import PHANTOM_MARK, derived_uid
 from dicomnode.registry import Registry
+from dicomnode.storage import Store
 from tests.receiving.reception import Reception, context, data_set_of
 from tests.receiving.samples import CT, ELE, ILE, changed, ct, encoded, saved, store, store_bytes
 
 SEG = str(SegmentationStorage)
+
+
+@pytest.fixture(params=["parallel", "serial"])
+def reception(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Reception]:
+    """A started node, in either order of keeping."""
+    one = Reception(tmp_path / "node")
+    one.store = Store(one.root, reserve_bytes=0, order=request.param)
+    with one:
+        yield one
 
 
 def send(reception: Reception, *images: Dataset) -> list[int]:
