@@ -11,7 +11,7 @@ from dicomnode.receiving.handler import InstanceHandler
 from dicomnode.receiving.limits import Limits
 from dicomnode.receiving.link import Link
 from dicomnode.receiving.negotiation import Negotiator
-from dicomnode.receiving.places import Places
+from dicomnode.receiving.places import Merit, Places
 from dicomnode.receiving.workers import Workers
 
 # Who has given up his place still has a moment to say farewell.
@@ -48,6 +48,10 @@ class Acceptor:
     def make_room(self, address: str) -> bool:
         """Whether one more from this address may be served; ask before each `serve`."""
         return self._places.make_room(address)
+
+    def merit(self, address: str, calling_ae: str) -> Merit:
+        """Whom to let in first where several wait."""
+        return self._places.merit(address, calling_ae)
 
     def serve(self, connection: socket.socket, address: str) -> None:
         """Begin to speak with a connection whose association request has come in, through TLS or not. Returns at once.

@@ -108,6 +108,11 @@ class Association:
         self._outcomes: Counter[str] = Counter()
 
     @property
+    def calling_ae(self) -> str:
+        """Who calls; "" until it is known."""
+        return self._titles.calling_ae
+
+    @property
     def last_heard(self) -> float:
         """Monotonic seconds of the last bytes."""
         return self._link.last_heard
@@ -238,9 +243,11 @@ class Association:
             self._read()
         pieces = []
         for what, piece_id, piece in islice(self._events, self._at, None):
-            self._at += 1
             if piece_id != context_id or (what != DATA_PART and what != DATA_END):
+                if pieces:
+                    break  # these first
                 raise self._unexpected(what)
+            self._at += 1
             if piece:
                 self._object_left -= len(piece)
                 pieces.append(piece)

@@ -13,7 +13,7 @@ _TIMEVAL = struct.Struct("ll")
 # A thread that waits for its peer looks up this often, to see whether it must end. Timeouts of the kernel cost nothing
 # where bytes come; Python's own add a poll() to each read.
 _TICK_S = 0.5
-_LONGEST_REQUEST = 1 << 20  # 128 contexts with 50 transfer syntaxes each take 200 KB
+_LONGEST_REQUEST = 1 << 18  # 128 contexts with 50 transfer syntaxes each take 200 KB
 _LINGER_S = 1.0
 _AT_REST_S = 1.0
 _SLOWEST_BYTES_PER_S = 1000.0
@@ -55,6 +55,8 @@ class Link:
     def give_way(self) -> None:
         """End with A-ABORT at the next opportunity. From any thread."""
         self._must_end = True
+        with suppress(OSError):  # wakes the thread that reads; the way out stays open for the A-ABORT
+            socket.socket.shutdown(self._connection, socket.SHUT_RD)
 
     def wind_up(self) -> None:
         """End with A-ABORT when the peer has been silent for a moment between two messages. From any thread."""

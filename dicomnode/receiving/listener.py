@@ -27,6 +27,7 @@ _log = structlog.get_logger("receiving")
 
 type_deliver = Callable[[socket.socket, str], None]
 type_make_room = Callable[[str], bool]
+type_merit = Callable[[str, str], int]
 
 _TICK_S = 0.5
 _TICK_WHILE_ASKING_S = 0.1
@@ -44,10 +45,15 @@ def _room_for_all(address: str) -> bool:  # noqa: ARG001
     return True
 
 
+def _all_alike(address: str, calling_ae: str) -> int:  # noqa: ARG001
+    return 0
+
+
 class Listener:
     """`deliver(connection, address)` is called, in the listener's thread, for each connection that asks for an association.
 
-    make_room: asked before that; while it says False, the connection waits. tls: None for plain DICOM.
+    make_room: asked before that; while it says False, the connection waits. merit: of address and calling AE title; the lowest
+    is handed on first. tls: None for plain DICOM.
     """
 
     def __init__(
@@ -58,10 +64,11 @@ class Listener:
         limits: Limits,
         *,
         make_room: type_make_room = _room_for_all,
+        merit: type_merit = _all_alike,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._listening, self._admits, self._deliver, self._limits = listening, admits, deliver, limits
-        self._make_room, self._tls = make_room, tls
+        self._make_room, self._merit, self._tls = make_room, merit, tls
         self._waiting: OrderedDict[int, Waiting] = OrderedDict()  # all, by descriptor, oldest first
         self._counts: Counter[str] = Counter()  # of these, by source
         self._asking: OrderedDict[int, Waiting] = OrderedDict()  # of these, whose request is in and who has no place yet
@@ -225,14 +232,19 @@ class Listener:
         """Hand on who asks for an association, as far as there are places; reject who has waited long enough."""
         refused: set[str] = set()
         now = time.monotonic()
-        for one in tuple(self._asking.values()):
+        for one in sorted(self._asking.values(), key=lambda one: self._merit(one.address, one.calling_ae)):
             if one.source not in refused and self._make_room(one.address):
                 self._hand_over(one)
-                continue
-            refused.add(one.source)
-            if now - one.since > self._limits.place_wait_s or len(self._asking) > self._most_asking:
-                _log.warning("an association was rejected", code="too_many_associations", address=one.address)
-                self._drop(one, REJECT_BUSY)
+            else:
+                refused.add(one.source)
+                if now - one.since > self._limits.place_wait_s:
+                    self._reject(one)
+        while len(self._asking) > self._most_asking:
+            self._reject(max(self._asking.values(), key=lambda one: self._merit(one.address, one.calling_ae)))
+
+    def _reject(self, one: Waiting) -> None:
+        _log.warning("an association was rejected", code="too_many_associations", address=one.address)
+        self._drop(one, REJECT_BUSY)
 
     def _hand_over(self, one: Waiting) -> None:
         self._forget(one)

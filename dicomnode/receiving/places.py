@@ -7,10 +7,10 @@ object and sends is never chosen.
 
 import threading
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import Protocol
 
 from dicomnode.network.permission import source_of
@@ -24,6 +24,17 @@ _STALLED_BYTES_PER_S = 1000.0
 _WINDOW_S = 2.0
 
 
+_REMEMBERED = 1024  # callers of whom we know how they used their last place
+
+
+class Merit(IntEnum):
+    """What a caller (address and AE title) did with its last place. Who is best is let in first."""
+
+    USEFUL = 0  # it brought instances
+    UNKNOWN = 1
+    USELESS = 2  # it brought nothing until it had to make room
+
+
 class Doing(Enum):
     """What an association is at."""
 
@@ -35,11 +46,14 @@ class Doing(Enum):
 class Occupant(Protocol):
     """An association as the guard sees it; read from other threads.
 
+    calling_ae: as soon as it is known, "" before.
     last_heard: monotonic seconds of the last bytes. received_bytes: all so far. instances: C-STOREs answered so far.
     """
 
     @property
     def address(self) -> str: ...  # noqa: D102
+    @property
+    def calling_ae(self) -> str: ...  # noqa: D102
     @property
     def doing(self) -> Doing: ...  # noqa: D102
     @property
@@ -86,6 +100,7 @@ class Places:
         self._most, self._clock = limits.max_associations, clock
         self._lock = threading.Lock()
         self._places: dict[Occupant, _Place] = {}
+        self._merits: OrderedDict[tuple[str, str], Merit] = OrderedDict()
 
     def enter(self, occupant: Occupant) -> None:
         """Count it from now on; `make_room` has said that there is a place."""
@@ -97,6 +112,21 @@ class Places:
         """It has ended."""
         with self._lock:
             self._places.pop(occupant, None)
+            if occupant.instances:
+                self._remember(occupant, Merit.USEFUL)
+
+    def merit(self, address: str, calling_ae: str) -> Merit:
+        """What to think of one who asks. A modality that has sent before does not queue behind strangers at its own address."""
+        with self._lock:
+            return self._merits.get((source_of(address), calling_ae), Merit.UNKNOWN)
+
+    def _remember(self, occupant: Occupant, merit: Merit) -> None:
+        caller = source_of(occupant.address), occupant.calling_ae
+        if merit is Merit.USEFUL or self._merits.get(caller) is not Merit.USEFUL:
+            self._merits[caller] = merit
+            self._merits.move_to_end(caller)
+            if len(self._merits) > _REMEMBERED:
+                self._merits.popitem(last=False)
 
     def make_room(self, address: str) -> bool:
         """Whether one more from this address may come in. If all places are taken, the least useful one is vacated for it."""
@@ -114,5 +144,7 @@ class Places:
                 return False
             chosen = min(useless, key=lambda one: (-sources[one.source], one.occupant.instances > 0, one.occupant.last_heard))
             del self._places[chosen.occupant]
+            if chosen.occupant.calling_ae and not chosen.occupant.instances:
+                self._remember(chosen.occupant, Merit.USELESS)
         chosen.occupant.give_way()
         return True

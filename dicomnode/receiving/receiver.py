@@ -90,6 +90,7 @@ class Receiver:
             self._acceptor.serve,
             self._limits,
             make_room=self._acceptor.make_room,
+            merit=self._acceptor.merit,
             tls=self._tls,
         )
         self._listener.start()

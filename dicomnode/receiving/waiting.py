@@ -10,7 +10,8 @@ from dicomnode.network.tls import TlsSocket
 
 _PDU_HEADER = struct.Struct(">BxL")
 _ASSOCIATE_RQ = 0x01  # PS3.8 9.3.2
-_LONGEST_RQ = 1 << 20  # 128 contexts with 50 transfer syntaxes each take 200 KB
+_CALLING_AE = slice(26, 42)  # PS3.8 Table 9-11
+_LONGEST_RQ = 1 << 18  # 128 contexts with 50 transfer syntaxes each take 200 KB
 # A longer request is handed on when this much of it is there: a receive buffer need not hold it all unread.
 _ENOUGH = 16_384
 _HANDSHAKE_RECORD = 0x16  # RFC 8446 5.1: what a TLS client sends first
@@ -73,6 +74,12 @@ class Waiting:
             return Next.MORE
         except ssl.SSLWantWriteError:
             return Next.WRITE
+
+    @property
+    def calling_ae(self) -> str:
+        """Who asks, once the request is in."""
+        start = self._read if self._tls else self._start
+        return start[_CALLING_AE].decode("ascii", "replace").strip(" \0")
 
     def hand_over(self) -> socket.socket:
         """The connection, nothing of it read yet as far as its next reader sees."""

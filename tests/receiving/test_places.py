@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 
 from dicomnode.receiving.limits import Limits
-from dicomnode.receiving.places import Doing, Places
+from dicomnode.receiving.places import Doing, Merit, Places
 
 
 @dataclass(eq=False)
 class Association:
     address: str = "10.0.0.1"
+    calling_ae: str = "CT1"
     doing: Doing = Doing.IDLE
     last_heard: float = 0.0
     received_bytes: int = 0
@@ -124,3 +125,24 @@ def test_a_vacated_or_left_place_is_free_at_once() -> None:
     assert not places.make_room("10.0.0.1")
     places.leave(second)
     assert places.make_room("10.0.0.1")
+
+
+def test_who_brought_instances_is_let_in_before_strangers_and_those_after_who_only_held_a_place() -> None:
+    useful, useless = Association(calling_ae="CT1", instances=2), Association(calling_ae="X")
+    places, clock = full_house(useful, useless)
+    clock.now = 10.0
+    assert places.merit("10.0.0.1", "CT1") is Merit.UNKNOWN
+    assert places.make_room("10.0.0.1")
+    assert useless.ended
+    places.leave(useful)
+    assert places.merit("10.0.0.1", "CT1") < places.merit("10.0.0.1", "NEW") < places.merit("10.0.0.1", "X")
+    assert places.merit("10.0.0.2", "CT1") is Merit.UNKNOWN
+
+
+def test_a_stranger_cannot_spoil_the_name_that_a_modality_has_made_itself() -> None:
+    places, clock = full_house(Association(instances=2), Association())
+    places.leave(next(iter(places._places)))
+    places.enter(Association(last_heard=9.9))
+    clock.now = 20.0
+    assert places.make_room("10.0.0.1")
+    assert places.merit("10.0.0.1", "CT1") is Merit.USEFUL
