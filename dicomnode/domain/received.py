@@ -32,7 +32,8 @@ class Received:
     received_at: datetime
 
 
-# What receiving keeps of each header for routing, series choice and explanation. Patient attributes never reach a log.
+# What receiving keeps of each header for routing, series choice, explanation and C-FIND (PS3.4 C.6). Patient attributes
+# never reach a log.
 INDEXED_KEYWORDS: tuple[str, ...] = (
     "SpecificCharacterSet",
     "ImageType",
@@ -43,7 +44,9 @@ INDEXED_KEYWORDS: tuple[str, ...] = (
     "SeriesTime",
     "AcquisitionDate",
     "AcquisitionTime",
+    "TimezoneOffsetFromUTC",
     "AccessionNumber",
+    "ReferringPhysicianName",
     "Modality",
     "Manufacturer",
     "ManufacturerModelName",
@@ -79,6 +82,9 @@ INDEXED_KEYWORDS: tuple[str, ...] = (
     "NumberOfFrames",
     "Rows",
     "Columns",
+    "BitsAllocated",
     "PixelSpacing",
     "RescaleType",
+    "PerformedProcedureStepStartDate",
+    "PerformedProcedureStepStartTime",
 )

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from dicomnode.domain.errors import UsageError
 from dicomnode.domain.states import DeliveryState, JobState
-from dicomnode.registry import keys
+from dicomnode.registry import folding, keys
 from dicomnode.registry.records import Transition
 from dicomnode.registry.tables import AuditRow, Delivery, Job, Series, Study
 from dicomnode.registry.transitions import KINDS
@@ -64,6 +64,7 @@ def studies(session: Session, query: str, limit: int) -> list[dict[str, object]]
     """See `Registry.studies`."""
     statement = select(Study).order_by(Study.received_at.desc(), Study.id.desc()).limit(limit)
     if query.strip():
+        folding.provide(session)
         statement = statement.where(_matches(query.strip()))
     found = session.scalars(statement).all()
     ids = [study.id for study in found]
@@ -93,11 +94,12 @@ def _matches(query: str) -> ColumnElement[bool]:
     parts = keys.split(query)
     if parts is not None and parts[0] == "S":
         return Study.id == parts[1]
-    # * is the wildcard people know from DICOM queries (PS3.4 C.2.2.2.4); a plain word is looked for anywhere.
-    escaped = query.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    pattern = escaped.replace("*", "%") if "*" in query else f"%{escaped}%"
-    texts = (Study.patient_id, Study.patient_name, Study.accession_number, Study.study_date)
-    return or_(Study.study_instance_uid == query, *(column.ilike(pattern, escape="\\") for column in texts))
+    texts = (Study.patient_id, Study.accession_number, Study.study_date)
+    return or_(
+        Study.study_instance_uid == query,
+        folding.names(Study.patient_name, query),
+        *(folding.contains(column, query) for column in texts),
+    )
 
 
 def _series(row: Series, jobs: Sequence[Job]) -> dict[str, object]:
