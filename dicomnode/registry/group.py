@@ -1,6 +1,6 @@
 """Group commit: who comes first writes for all who wait; alone, there is no other thread and nothing to hand over.
 
-Measured: one committer thread beside the senders costs a single sender two hand-overs an image; this costs it two locks.
+A committer thread beside the senders would cost a single sender two hand-overs an image; this costs it two free locks.
 """
 
 import threading
