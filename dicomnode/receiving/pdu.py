@@ -141,6 +141,8 @@ class PduReader:
         if pdu_type == Pdu.DATA:
             if length > self._max_pdu_bytes:
                 raise MustAbort("pdu_too_long")
+            if 0 < length < _HEADER_BYTES:
+                raise MustAbort("length_of_pdu")
             self._pdu_left = length
             return False
         if pdu_type not in _LAST:

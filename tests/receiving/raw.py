@@ -15,13 +15,20 @@ from tests.receiving.samples import CT, ELE
 ASSOCIATE_AC, ASSOCIATE_RJ, DATA, RELEASE_RP, ABORT = 2, 3, 4, 6, 7
 
 
-def associate_rq(contexts: Sequence[tuple[str, Sequence[str]]] = ((CT, (ELE,)),), called: str = "DICOMNODE") -> bytes:
+def associate_rq(
+    contexts: Sequence[tuple[str, Sequence[str]]] = ((CT, (ELE,)),),
+    called: str = "DICOMNODE",
+    *,
+    items: Sequence[object] = (),
+    longest_pdu: int = 16384,
+) -> bytes:
+    """An A-ASSOCIATE-RQ; `items`: further user information, as pynetdicom's primitives."""
     primitive = A_ASSOCIATE()
     primitive.application_context_name = UID("1.2.840.10008.3.1.1.1")
     primitive.calling_ae_title, primitive.called_ae_title = "RAW", called
     length, implementation = MaximumLengthNotification(), ImplementationClassUIDNotification()
-    length.maximum_length_received, implementation.implementation_class_uid = 16384, UID("1.2.3.4")
-    primitive.user_information = [length, implementation]
+    length.maximum_length_received, implementation.implementation_class_uid = longest_pdu, UID("1.2.3.4")
+    primitive.user_information = [length, implementation, *items]
     proposed = [build_context(abstract, list(syntaxes)) for abstract, syntaxes in contexts]
     for index, context in enumerate(proposed):
         context.context_id = 2 * index + 1
@@ -39,22 +46,37 @@ def pdv(data: bytes, *, command: bool, last: bool, context: int = 1) -> bytes:
     return struct.pack(">LBB", len(data) + 2, context, command | last << 1) + data
 
 
-def store_command(sop_instance: str, sop_class: str = CT, message_id: int = 1) -> bytes:
-    """A C-STORE-RQ command set in Implicit VR Little Endian (PS3.7 9.3.1.1)."""
+def element(number: int, value: bytes | int) -> bytes:
+    """An element of a command set (PS3.7 6.3.1); an int stands for a US."""
+    if isinstance(value, int):
+        value = struct.pack("<H", value)
+    value += b"\0" * (len(value) % 2)
+    return struct.pack("<HHL", 0, number, len(value)) + value
 
-    def element(number: int, value: bytes) -> bytes:
-        value += b"\0" * (len(value) % 2)
-        return struct.pack("<HHL", 0, number, len(value)) + value
 
-    body = (
-        element(0x0002, sop_class.encode())
-        + element(0x0100, struct.pack("<H", 1))
-        + element(0x0110, struct.pack("<H", message_id))
-        + element(0x0700, struct.pack("<H", 0))
-        + element(0x0800, struct.pack("<H", 1))
-        + element(0x1000, sop_instance.encode())
-    )
+def command(*elements: bytes) -> bytes:
+    """A command set in Implicit VR Little Endian, with its group length."""
+    body = b"".join(elements)
     return element(0x0000, struct.pack("<L", len(body))) + body
+
+
+def store_command(sop_instance: str, sop_class: str = CT, message_id: int = 1) -> bytes:
+    """A C-STORE-RQ command set (PS3.7 9.3.1.1)."""
+    return command(
+        element(0x0002, sop_class.encode()),
+        element(0x0100, 1),
+        element(0x0110, message_id),
+        element(0x0700, 0),
+        element(0x0800, 1),
+        element(0x1000, sop_instance.encode()),
+    )
+
+
+def echo_command(message_id: int = 1) -> bytes:
+    """A C-ECHO-RQ command set (PS3.7 9.3.5.1)."""
+    return command(
+        element(0x0002, b"1.2.840.10008.1.1"), element(0x0100, 0x30), element(0x0110, message_id), element(0x0800, 0x0101)
+    )
 
 
 class RawSender:
