@@ -8,7 +8,8 @@ package, `find_pipelines` and `check_pipeline` load no torch: only `load_pipelin
 
 from typing import TYPE_CHECKING, Any
 
-from dicomnode.engines.catalogue import CheckFinding, PipelineInfo, check_pipeline, find_pipelines
+from dicomnode.engines.catalogue import PipelineInfo, find_pipelines
+from dicomnode.engines.checking import CheckFinding, check_pipeline
 
 if TYPE_CHECKING:
     from dicomnode.engines.pipeline import Pipeline, load_pipeline

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from dicomnode.domain.errors import PipelineError
 from dicomnode.domain.findings import ModelIdentity
 from dicomnode.engines.digest import bundle_digest, file_digest
-from dicomnode.engines.safety import WANTED_KEYS, examine, read_config
+from dicomnode.engines.safety import read_config
 from dicomnode.engines.sidecar import SIDECAR_NAME, Sidecar, read_sidecar
 
 _INFERENCE_NAMES = ("inference.json", "inference.yaml", "inference.yml")
@@ -45,15 +45,6 @@ class PipelineInfo:
             demonstration=self.demonstration,
             card=self.card,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class CheckFinding:
-    """One thing that `pipelines check` says. A folder with no finding of level "error" can be loaded."""
-
-    level: Literal["error", "warning", "info"]
-    what: str
-    remedy: str = ""
 
 
 def find_pipelines(folders: Sequence[Path]) -> tuple[PipelineInfo, ...]:
@@ -122,96 +113,3 @@ def verified_weights(folder: Path, sidecar: Sidecar) -> Path:
             "get the bundle again, or train it again, which renews the SHA-256",
         )
     return path
-
-
-def check_pipeline(folder: Path) -> tuple[CheckFinding, ...]:
-    """Everything that can be said without loading the model; an empty or error-free answer means that it can be tried."""
-    try:
-        sidecar = read_sidecar(folder)
-    except PipelineError as error:
-        return (CheckFinding("error", error.what, error.remedy),)
-    return (*_bundle_findings(folder, sidecar), *_metadata_findings(folder, sidecar))
-
-
-def _bundle_findings(folder: Path, sidecar: Sidecar) -> tuple[CheckFinding, ...]:
-    findings = []
-    try:
-        config = read_config(inference_file(folder))
-        findings += [
-            CheckFinding("error", f"configs/inference.json has no {key!r}", "add it, as MONAI's bundle specification says")
-            for key in WANTED_KEYS
-            if key not in config
-        ]
-        findings += [
-            CheckFinding(
-                "error",
-                f"{violation.where}: {violation.what}",
-                f"rewrite it, or trust the bundle by its digest {bundle_digest(folder)}",
-            )
-            for violation in examine(config).violations
-        ]
-    except PipelineError as error:
-        findings.append(CheckFinding("error", error.what, error.remedy))
-    return (*findings, *_weights_findings(folder, sidecar))
-
-
-def _weights_findings(folder: Path, sidecar: Sidecar) -> tuple[CheckFinding, ...]:
-    findings = []
-    try:
-        weights = verified_weights(folder, sidecar)
-        if weights.suffix != ".safetensors":
-            findings.append(CheckFinding("warning", f"{weights.name} is a pickle", "store the weights as safetensors"))
-        elif (wrong := _unreadable_tensors(weights)) is not None:
-            findings.append(
-                CheckFinding("error", f"{weights.name} holds no tensors: {wrong}", "store the weights as safetensors")
-            )
-        if sidecar.bundle.weights_sha256 is None and "weights_sha256" not in read_metadata(folder):
-            findings.append(
-                CheckFinding(
-                    "warning", "no SHA-256 of the weights is recorded", f"add weights_sha256 to [bundle] in {SIDECAR_NAME}"
-                )
-            )
-    except PipelineError as error:
-        findings.append(CheckFinding("error", error.what, error.remedy))
-    return tuple(findings)
-
-
-def _unreadable_tensors(weights: Path) -> str | None:
-    """What is wrong with the header of a safetensors file, which says what the whole file must hold; None if nothing is."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(weights, framework="numpy") as tensors:
-            return None if list(tensors.keys()) else "it is empty"
-    except (SafetensorError, OSError) as error:
-        return str(error)
-
-
-def _metadata_findings(folder: Path, sidecar: Sidecar) -> tuple[CheckFinding, ...]:
-    try:
-        metadata = read_metadata(folder)
-    except PipelineError as error:
-        return (CheckFinding("error", error.what, error.remedy),)
-    if not metadata:
-        return (CheckFinding("warning", "configs/metadata.json is missing", "add it: it says what the model was trained on"),)
-    findings = []
-    if metadata.get("version") not in (None, sidecar.version):
-        findings.append(
-            CheckFinding(
-                "warning",
-                f"metadata.json says version {metadata['version']}, {SIDECAR_NAME} {sidecar.version}",
-                "make them equal",
-            )
-        )
-    channels = metadata.get("network_data_format", {}).get("outputs", {}).get("pred", {}).get("channel_def")
-    if channels:
-        wanted = {rule.channel for rule in sidecar.segments} | ({sidecar.lesions.channel} if sidecar.lesions else set())
-        if missing := sorted(channel for channel in wanted if str(channel) not in channels):
-            findings.append(
-                CheckFinding(
-                    "error",
-                    f"{SIDECAR_NAME} uses channels {missing} that channel_def does not have",
-                    "correct the channel numbers",
-                )
-            )
-    return tuple(findings)

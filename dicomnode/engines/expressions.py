@@ -1,7 +1,7 @@
 """Which `$` expressions of an untrusted bundle may be evaluated: arithmetic, references, a few pure functions of torch.
 
 An expression is judged as text, by `ast`; every node, name, attribute and call must be on a list. `lambda` is allowed, for
-postprocessing of multi-channel networks needs it (`$lambda x: torch.where(x[2] > 0, 4, 0)`): its body is held to the same lists,
+postprocessing of multi-channel networks needs it (`$lambda x: torch.where(x[2] > 0, 4, 0)`): its body is held to the same list,
 and it may call neither its own arguments nor anything that has state, reads, writes or names a class.
 """
 

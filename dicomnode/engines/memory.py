@@ -49,7 +49,7 @@ def volumes_tensor(pixels: Sequence[NDArray[Any]], grid: Grid) -> MetaTensor:
 
     One volume is (x, y, z) without a channel axis; several are (channel, x, y, z).
     """
-    stacked = [torch.as_tensor(np.ascontiguousarray(one, dtype=np.float32)).permute(2, 1, 0) for one in pixels]
+    stacked = [torch.as_tensor(np.array(one, dtype=np.float32)).permute(2, 1, 0) for one in pixels]
     array = stacked[0] if len(stacked) == 1 else torch.stack(stacked)
     return _with_meta(array, ras_affine(grid), _NO_CHANNEL if len(stacked) == 1 else 0, grid.shape[::-1])
 
@@ -59,7 +59,7 @@ def image_tensor(image: Image2D, channels: int) -> MetaTensor:
 
     Its affine is the identity: a projection lies nowhere in the patient.
     """
-    array = torch.as_tensor(np.ascontiguousarray(image.pixels, dtype=np.float32)).T
+    array = torch.as_tensor(np.array(image.pixels, dtype=np.float32)).T
     if channels > 1:
         array = array[..., None].expand(*array.shape, channels).contiguous()
     return _with_meta(array, np.eye(4), -1 if channels > 1 else _NO_CHANNEL, array.shape[:2])

@@ -290,12 +290,20 @@ def read_sidecar(folder: Path) -> Sidecar:
     """The checked `pipeline.toml` of `folder`. Raises PipelineError that names every wrong key."""
     path = folder / SIDECAR_NAME
     try:
-        return Sidecar.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return parsed_sidecar(path.read_text(encoding="utf-8"), path)
     except FileNotFoundError as error:
         raise PipelineError(
             f"{folder} has no {SIDECAR_NAME}", "add one; pipelines/chest_ct/pipeline.toml is an example"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise PipelineError(f"{path} is not TOML: {error}", "correct the line that is named") from error
+
+
+def parsed_sidecar(text: str, path: Path) -> Sidecar:
+    """A `pipeline.toml` from its text; `path` names it in errors. Raises PipelineError that names every wrong key."""
+    try:
+        return Sidecar.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
         raise PipelineError(f"{path} is not TOML: {error}", "correct the line that is named") from error
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in error.errors())

@@ -38,7 +38,7 @@ def write_bundle(
 ) -> Path:
     """A bundle in `folder`; `weigh` sets the weights of its `network_def`, which are otherwise random but always the same."""
     for name in ("configs", "models", "docs"):
-        (folder / name).mkdir(parents=True)
+        (folder / name).mkdir(parents=True, exist_ok=True)
     if as_yaml:
         import yaml
 
@@ -138,3 +138,145 @@ def ct_segmentation(**changed: Any) -> dict[str, Any]:
         "run": ["$@evaluator.run()"],
         **changed,
     }
+
+
+INFERER_SCRIPT = '''
+from monai.inferers import Inferer
+
+
+class DetectorInferer(Inferer):
+    """As lung_nodule_ct_detection has it: the detector brings its own windows."""
+
+    def __init__(self, detector, operations):
+        super().__init__()
+        self.detector = detector
+
+    def __call__(self, inputs, network, *args, **kwargs):
+        self.detector.network = network
+        self.detector.training = network.training
+        return self.detector(inputs, use_inferer=False)
+'''
+
+FEATURES_SCRIPT = '''
+import torch
+
+
+class Brightness(torch.nn.Module):
+    """One feature map, eight times coarser than the image: how bright it is."""
+
+    out_channels = 8  # GroupNorm of the heads has eight groups
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, image):
+        bright = torch.nn.functional.avg_pool3d(image, 8)
+        return {"0": torch.cat([bright * self.scale] * self.out_channels, dim=1)}
+'''
+
+
+def retinanet(folder: Path) -> Path:
+    """Laid out like lung_nodule_ct_detection, weighed by hand: a box is as probable as its middle is bright."""
+    config = {
+        "network_def": {
+            "_target_": "RetinaNet",
+            "spatial_dims": 3,
+            "num_classes": 1,
+            "num_anchors": "$@anchor_generator.num_anchors_per_location()[0]",
+            "feature_extractor": {"_target_": "scripts.features.Brightness"},
+            "size_divisible": [8, 8, 8],
+            "use_list_output": False,
+        },
+        "network": "$@network_def.to(@device)",
+        "anchor_generator": {
+            "_target_": "monai.apps.detection.utils.anchor_utils.AnchorGeneratorWithAnchorShape",
+            "feature_map_scales": [1],
+            "base_anchor_shapes": [[10, 10, 10]],
+        },
+        "detector": {
+            "_target_": "RetinaNetDetector",
+            "network": "@network",
+            "anchor_generator": "@anchor_generator",
+            "debug": False,
+            "spatial_dims": 3,
+            "num_classes": 1,
+            "size_divisible": [8, 8, 8],
+        },
+        "detector_ops": [
+            "$@detector.set_target_keys(box_key='box', label_key='label')",
+            "$@detector.set_box_selector_parameters(score_thresh=0.3, topk_candidates_per_level=100, nms_thresh=0.2)",
+        ],
+        "preprocessing": {
+            "_target_": "Compose",
+            "transforms": [
+                {"_target_": "LoadImaged", "keys": "image", "reader": "itkreader", "affine_lps_to_ras": True},
+                {"_target_": "EnsureChannelFirstd", "keys": "image"},
+                {"_target_": "Orientationd", "keys": "image", "axcodes": "RAS"},
+                {"_target_": "Spacingd", "keys": "image", "pixdim": [1.0, 1.0, 1.0]},
+                {"_target_": "ScaleIntensityRanged", "keys": "image", "a_min": 0, "a_max": 100, "b_min": 0, "b_max": 1},
+            ],
+        },
+        "inferer": {"_target_": "scripts.inferer.DetectorInferer", "detector": "@detector", "operations": "@detector_ops"},
+        "postprocessing": {
+            "_target_": "Compose",
+            "transforms": [
+                {
+                    "_target_": "ClipBoxToImaged",
+                    "box_keys": "box",
+                    "label_keys": ["label", "label_scores"],
+                    "box_ref_image_keys": "image",
+                    "remove_empty": True,
+                },
+                {
+                    "_target_": "AffineBoxToWorldCoordinated",
+                    "box_keys": "box",
+                    "box_ref_image_keys": "image",
+                    "affine_lps_to_ras": True,
+                },
+                {"_target_": "ConvertBoxModed", "box_keys": "box", "src_mode": "xyzxyz", "dst_mode": "cccwhd"},
+                {"_target_": "DeleteItemsd", "keys": ["image"]},
+            ],
+        },
+    }
+    folder.mkdir()
+    (folder / "scripts").mkdir()
+    (folder / "scripts" / "__init__.py").write_text("")
+    (folder / "scripts" / "inferer.py").write_text(INFERER_SCRIPT)
+    (folder / "scripts" / "features.py").write_text(FEATURES_SCRIPT)
+    write_bundle(folder, {key: value for key, value in config.items() if key != "network_def"}, BOXES, task="detection")
+    (folder / "configs" / "inference.json").write_text(json.dumps(config, indent=2))
+    _retinanet_weights(folder, config)
+    return folder
+
+
+BOXES = '[boxes]\nlabels = ["Nodule"]\nmin_probability = 0.5\n'
+
+
+def _retinanet_weights(folder: Path, config: Mapping[str, Any]) -> None:
+    from dicomnode.engines.building import build
+
+    content = build(config, folder, torch.device("cpu"), ("network_def",), trusted=True)
+    network = content["network_def"]
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            _weigh_head(name, parameter)
+    save_file({key: value.contiguous() for key, value in network.state_dict().items()}, folder / "models" / "model.safetensors")
+
+
+def _weigh_head(name: str, parameter: torch.Tensor) -> None:
+    """Convolutions hand on the middle voxel of the first channel; boxes are the anchors."""
+    if "feature_extractor" in name:
+        return
+    parameter.zero_()
+    if "regression_head" in name:
+        return
+    if name.endswith("cls_logits.weight"):
+        parameter[:, 0, 1, 1, 1] = 2.0
+    elif name.endswith("cls_logits.bias"):
+        parameter.fill_(-3.0)
+    elif name.endswith("weight") and parameter.ndim == 5:
+        for channel in range(len(parameter)):
+            parameter[channel, channel, 1, 1, 1] = 1.0
+    elif name.endswith("weight"):
+        parameter.fill_(1.0)
