@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from dicomnode.domain.received import Received
@@ -21,7 +21,6 @@ _CLEAN_STOP, _VERIFIED = "clean_stop", "verified"
 _PAGE = 2000
 RELEASED = "released"  # how an association ends in order
 _INSERT_INSTANCE = insert(Instance.__table__)  # type: ignore[arg-type]
-_INSERT_ASSOCIATION = insert(Association.__table__)  # type: ignore[arg-type]
 # These updates run for each image, and no object in the session shows their columns: nothing to bring up to date.
 _NOTHING_LOADED = {"synchronize_session": False}
 
@@ -197,23 +196,6 @@ def _note_arrival(session: Session, study_id: int, series_id: int, received: Rec
     study.unsettled = True
     study.last_arrival_at = max(now, study.last_arrival_at)
     conflicts.check_identity(session, study, series_id, received)
-
-
-def association_opened(connection: Connection, calling: str, called: str, address: str, now: datetime) -> str:
-    """Note an association; returns its key."""
-    values = {"calling_ae": clean(calling), "called_ae": clean(called), "address": address, "opened_at": now}
-    key = connection.execute(_INSERT_ASSOCIATION, {**values, "how": "", "instances": 0}).inserted_primary_key
-    assert key is not None  # noqa: S101 - every single INSERT has one
-    return f"A{key[0]}"
-
-
-def association_ended(connection: Connection, key: str, how: str, now: datetime) -> None:
-    """Note how an association ended; the first word counts."""
-    connection.execute(
-        update(Association)
-        .where(Association.id == keys.row_id(key, "A"), Association.ended_at.is_(None))
-        .values(ended_at=now, how=how)
-    )
 
 
 def all_associations_ended(session: Session, how: str, now: datetime) -> None:

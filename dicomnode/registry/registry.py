@@ -10,6 +10,7 @@ from dicomnode.domain.results import ResultObject
 from dicomnode.domain.states import DeliveryEvent, JobEvent
 from dicomnode.registry import (
     conflicts,
+    damage,
     finishing,
     judging,
     migrations,
@@ -22,6 +23,7 @@ from dicomnode.registry import (
 )
 from dicomnode.registry import explain as explanation
 from dicomnode.registry.arrivals import Arrivals
+from dicomnode.registry.associations import Associations
 from dicomnode.registry.engine import Database
 from dicomnode.registry.records import (
     ClaimedDelivery,
@@ -44,6 +46,7 @@ class Registry:
         """`url`: sqlite:////absolute/path or postgresql+psycopg://…; nothing is opened yet."""
         self._database = Database(url)
         self._arrivals = Arrivals(self._database)
+        self._associations = Associations(self._database)
         self._clock = clock
 
     def close(self) -> None:
@@ -89,13 +92,11 @@ class Registry:
 
     def association_opened(self, calling: str, called: str, address: str) -> str:
         """Note an association; returns its key ("A90"). Durable with its first instance."""
-        with self._database.write_kept(relaxed=True) as connection:
-            return receiving.association_opened(connection, calling, called, address, self._clock())
+        return self._associations.opened(calling, called, address, self._clock())
 
     def association_ended(self, key: str, how: str) -> None:
         """Note how an association ended: released, aborted, lost … Durable with whatever is written next."""
-        with self._database.write_kept(relaxed=True) as connection:
-            receiving.association_ended(connection, key, how, self._clock())
+        self._associations.ended(key, how, self._clock())
 
     def is_our_result(self, sop_instance_uid: str) -> bool:
         """Whether this node made, or already recognised, this instance as a result of this software."""
@@ -166,6 +167,16 @@ class Registry:
         """All that arrived before `until` was looked at and is on disk as it was acknowledged."""
         with self._database.write() as session:
             receiving.mark_verified(session, until)
+
+    def studies_of_files(self, paths: Sequence[Path]) -> list[str]:
+        """The keys of the studies whose instances lie at these paths."""
+        with self._database.read() as session:
+            return damage.studies_of(session, paths)
+
+    def hold_damaged(self, paths: Sequence[Path]) -> list[str]:
+        """Let no job start on the series of these files until an operator decides (`retry E5`); keys of the newly held."""
+        with self._database.write() as session:
+            return damage.hold(session, paths, self._clock())
 
     # routing
 

@@ -1,0 +1,52 @@
+"""Incoming associations: noted without a sync of their own, for many of them bring one image each."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import bindparam, insert, update
+from sqlalchemy.engine import Dialect
+
+from dicomnode.registry import keys
+from dicomnode.registry.engine import Database
+from dicomnode.registry.statements import Statement
+from dicomnode.registry.tables import Association
+from dicomnode.registry.text import clean
+
+
+class Associations:
+    """Their beginning is durable with their first instance, their end with whatever is written next."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._statements: tuple[Statement, Statement] | None = None
+
+    def opened(self, calling: str, called: str, address: str, now: datetime) -> str:
+        """Note an association; returns its key."""
+        values = {"calling_ae": clean(calling), "called_ae": clean(called), "address": address, "opened_at": now}
+        with self._database.write_kept(relaxed=True) as connection:
+            cursor = connection.connection.cursor()
+            opened, _ = self._for(connection.dialect)
+            row: Any = opened.run(cursor, values).fetchone()
+            cursor.close()
+        return f"A{row[0]}"
+
+    def ended(self, key: str, how: str, now: datetime) -> None:
+        """Note how an association ended; the first word counts."""
+        row_id = keys.row_id(key, "A")
+        with self._database.write_kept(relaxed=True) as connection:
+            cursor = connection.connection.cursor()
+            _, ended = self._for(connection.dialect)
+            ended.run(cursor, {"of": row_id, "now": now, "as": how})
+            cursor.close()
+
+    def _for(self, dialect: Dialect) -> tuple[Statement, Statement]:
+        if self._statements is None:
+            table, columns = Association.__table__, Association.__table__.c
+            given = ("calling_ae", "called_ae", "address", "opened_at")
+            opened = insert(table).values(  # type: ignore[arg-type]
+                {name: bindparam(name, type_=columns[name].type) for name in given} | {"instances": 0, "how": ""}
+            )
+            ended = update(table).where(columns.id == bindparam("of"), columns.ended_at.is_(None))  # type: ignore[arg-type]
+            values = {"ended_at": bindparam("now", type_=columns.ended_at.type), "how": bindparam("as")}
+            self._statements = Statement(opened.returning(columns.id), dialect), Statement(ended.values(values), dialect)
+        return self._statements
