@@ -69,7 +69,9 @@ def backup(
 
 
 def fsck(
-    mend: Annotated[bool, typer.Option("--mend", help="Move files that no row names into quarantine.")] = False,
+    mend: Annotated[
+        bool, typer.Option("--mend", help="Move files that no row names into quarantine, hold series whose files are damaged.")
+    ] = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,  # noqa: ARG001
@@ -82,12 +84,14 @@ def fsck(
     registry, store = existing_registry(settings), wiring.open_store(settings)
     known = (storage.KnownFile(path, size, digest) for path, size, digest in registry.known_files())
     report = storage.fsck(store, known, verify_digests=True)
+    damaged = (*report.missing, *report.corrupt)
+    studies, held = registry.studies_of_files(damaged), registry.hold_damaged(damaged) if mend and damaged else []
     registry.close()
     mended = [_put_aside(store, orphan) for orphan in report.orphans] if mend else []
     ok = not (report.missing or report.corrupt) and (mend or not report.orphans)
     if as_json:
         payload = {"ok": ok, "orphans": report.orphans, "missing": report.missing, "corrupt": report.corrupt, "mended": mended}
-        print_json("fsck", {**payload, "looked_at": report.looked_at})
+        print_json("fsck", {**payload, "studies": studies, "held": held, "looked_at": report.looked_at})
     else:
         say(f"{report.looked_at} files: {'all as they should be' if ok else 'not as they should be'}")
         rows = [(what, path) for what in ("orphans", "missing", "corrupt") for path in getattr(report, what)]
@@ -95,7 +99,8 @@ def fsck(
             table(("what", "file"), rows)
     if not ok:
         lost, orphans = len(report.missing) + len(report.corrupt), len(report.orphans)
-        remedy = "let the sender send these studies again" if lost else "dicomnode fsck --mend puts them aside"
+        again = f"let the sender send {', '.join(studies[:20])} again" if studies else "let the sender send these studies again"
+        remedy = again if lost else "dicomnode fsck --mend puts them aside"
         print_error(f"{lost} files are missing or damaged, {orphans} are known to no row", remedy)
         raise typer.Exit(1)
 
