@@ -8,8 +8,9 @@ from typing import Protocol
 
 import structlog
 
-from dicomnode.domain.statuses import CANNOT_UNDERSTAND, SOP_CLASS_NOT_SUPPORTED, SUCCESS
+from dicomnode.domain.statuses import SUCCESS
 from dicomnode.network import Permissions
+from dicomnode.receiving.answers import answer
 from dicomnode.receiving.commands import (
     C_CANCEL_RQ,
     C_ECHO_RQ,
@@ -95,7 +96,7 @@ class Association:
     def __init__(self, node: Node, link: Link, address: str) -> None:
         self._node, self._link = node, link
         self.address = address
-        self.doing = Doing.IDLE
+        self.doing = Doing.ANSWERING  # our turn, until a thread takes it up
         self.instances = 0
         self._key = ""
         self._titles = Titles("", "", 1)
@@ -113,9 +114,9 @@ class Association:
         return self._titles.calling_ae
 
     @property
-    def last_heard(self) -> float:
-        """Monotonic seconds of the last bytes."""
-        return self._link.last_heard
+    def last_active(self) -> float:
+        """Monotonic seconds of the last bytes in either direction."""
+        return max(self._link.last_heard, self._link.last_said)
 
     @property
     def received_bytes(self) -> int:
@@ -157,7 +158,9 @@ class Association:
 
     def _establish(self) -> None:
         """Admit and answer, or raise why not."""
+        self.doing = Doing.IDLE
         request = self._link.read_request()
+        self.doing = Doing.ANSWERING
         self._titles = titles(request)
         if not self._titles.version & 1:
             raise _Rejected("other_version", _OTHER_VERSION)
@@ -174,6 +177,7 @@ class Association:
             raise _Rejected("no_database", _CONGESTION) from error
         self._link.send(self._agreement.answer)
         self._link.message_ended()
+        self.doing = Doing.IDLE
 
     def _serve_message(self) -> None:
         context_id, encoded = self._whole_command()
@@ -241,7 +245,7 @@ class Association:
         """What is there of the data set; with its last piece it is our turn (`doing`)."""
         if self._at == len(self._events):
             self._read()
-        pieces = []
+        pieces: list[memoryview] = []
         for what, piece_id, piece in islice(self._events, self._at, None):
             if piece_id != context_id or (what != DATA_PART and what != DATA_END):
                 if pieces:
@@ -262,7 +266,7 @@ class Association:
         """C-STORE (PS3.7 9.1.1, PS3.4 B.2)."""
         data_set = self._data_set(context_id) if command.has_data_set else iter(())
         try:
-            answer = self._answer_of_handler(command, context, data_set)
+            answered = self._answer_of_handler(command, context, data_set)
             for _ in data_set:  # refused before its end: read, not kept
                 pass
         except SenderGone:
@@ -270,17 +274,19 @@ class Association:
         if self._end is not None:
             raise self._end
         self.doing = Doing.ANSWERING
-        self._outcomes[answer.outcome] += 1
-        if not answer.success:
-            _log.warning("an instance was refused", association=self._key, status=f"{answer.status:04X}", code=answer.outcome)
-        self._respond(response(C_STORE_RSP, command, answer.status, answer.comment), context_id)
+        self._outcomes[answered.outcome] += 1
+        if not answered.success:
+            _log.warning(
+                "an instance was refused", association=self._key, status=f"{answered.status:04X}", code=answered.outcome
+            )
+        self._respond(response(C_STORE_RSP, command, answered.status, answered.comment), context_id)
         self.instances += 1
 
     def _answer_of_handler(self, command: Command, context: Context, data_set: Iterator[Sequence[memoryview]]) -> StoreAnswer:
         if context.abstract_syntax_uid == VERIFICATION:
-            return StoreAnswer(SOP_CLASS_NOT_SUPPORTED, "other_context", "the context is not one of Storage")
+            return answer("other_context")
         if not (command.has_data_set and command.sop_class_uid and command.sop_instance_uid):
-            return StoreAnswer(CANNOT_UNDERSTAND, "incomplete", "the request has no data set or lacks a field")
+            return answer("incomplete")
         request = StoreRequest(
             sop_class_uid=command.sop_class_uid,
             sop_instance_uid=command.sop_instance_uid,

@@ -16,6 +16,7 @@ _TICK_S = 0.5
 _LONGEST_REQUEST = 1 << 18  # 128 contexts with 50 transfer syntaxes each take 200 KB
 _LINGER_S = 1.0
 _AT_REST_S = 1.0
+_SILENT_S = 0.1
 _SLOWEST_BYTES_PER_S = 1000.0
 
 
@@ -37,12 +38,13 @@ class Link:
         self._memory = memoryview(self._buffer)
         self._waited_s, self._received = 0.0, 0  # since the last whole message
         self._must_end = self._winding_up = False
-        self.last_heard = time.monotonic()
+        self.last_heard = self.last_said = time.monotonic()
         self.received_bytes = 0
 
     def open(self, buffer: bytearray) -> None:
         """Begin; `buffer` is what is read into. Raises PeerGone."""
         self._buffer, self._memory = buffer, memoryview(buffer)
+        self.last_heard = time.monotonic()  # until now it was not listened to
         try:
             self._connection.setblocking(True)
             self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
@@ -55,8 +57,11 @@ class Link:
     def give_way(self) -> None:
         """End with A-ABORT at the next opportunity. From any thread."""
         self._must_end = True
-        with suppress(OSError):  # wakes the thread that reads; the way out stays open for the A-ABORT
-            socket.socket.shutdown(self._connection, socket.SHUT_RD)
+        # Who sends is told at the next read. Not by closing our ear to him: Linux would answer his bytes with a reset, and the
+        # A-ABORT be lost. Who is silent keeps the thread waiting, and this wakes it.
+        if time.monotonic() - self.last_heard > _SILENT_S:
+            with suppress(OSError):
+                socket.socket.shutdown(self._connection, socket.SHUT_RD)
 
     def wind_up(self) -> None:
         """End with A-ABORT when the peer has been silent for a moment between two messages. From any thread."""
@@ -138,6 +143,7 @@ class Link:
                 self._connection.sendall(data)
         except OSError:
             raise PeerGone("connection_lost") from None
+        self.last_said = time.monotonic()
 
     def close(self, farewell: bytes = b"") -> None:
         """Close so that the peer still reads our last PDU: closing over unread input would send a reset in its place."""
