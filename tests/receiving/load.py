@@ -89,6 +89,11 @@ class Senders:
             thread.join(30)
             assert not thread.is_alive(), "a sender hangs"
 
+    def wait(self, timeout_s: float = 60.0) -> None:
+        """Until all have ended by themselves, because the node is gone."""
+        for thread in self._threads:
+            thread.join(timeout_s)
+
     def _send(self) -> None:
         # Whatever way the connection ends, it ends because the node was killed: what counts stands in the book.
         with suppress(OSError, AssertionError, struct.error, socket.timeout), RawSender(self._port) as sender:
