@@ -1,11 +1,10 @@
 """Pipelines: list, check, add, train, evaluate."""
 
-import shutil
-import stat
+import json
 import tempfile
-import zipfile
-import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,11 +15,13 @@ from dicomnode.cli.output import only_the_document_on_stdout, print_error, print
 from dicomnode.domain.errors import PipelineError, SettingsError, UsageError
 
 if TYPE_CHECKING:
+    from dicomnode.cli.pipeline_source import Fetched
+    from dicomnode.engines import PipelineInfo
     from dicomnode.settings import Settings
 
 app = typer.Typer(help="Pipelines: list, check, add, train, evaluate.", pretty_exceptions_enable=False)
 
-LARGEST_BUNDLE_BYTES = 8 * 2**30
+_MOST_FIGURES = 3
 
 
 @app.command("list")
@@ -33,6 +34,7 @@ def list_pipelines(
     from dicomnode import engines
 
     settings = loaded(config, required=config is not None)
+    infos = engines.find_pipelines(settings.pipeline_folders)
     found = [
         {
             "name": info.name,
@@ -44,14 +46,39 @@ def list_pipelines(
             "modality": info.modality,
             "folder": info.folder,
             "metrics": info.metrics,
+            "provenance": _provenance(info),
         }
-        for info in engines.find_pipelines(settings.pipeline_folders)
+        for info in infos
     ]
     if as_json:
         print_json("pipelines.list", {"pipelines": found})
         return
-    columns = ("name", "version", "task", "digest", "trusted", "demonstration", "folder")
-    table(columns, [[str(one[column])[:12] if column == "digest" else one[column] for column in columns] for one in found])
+    columns = ("name", "version", "task", "digest", "trusted", "demonstration", "figures", "from")
+    rows = []
+    for info, one in zip(infos, found, strict=True):
+        figures = ", ".join(f"{name} {value:g}" for name, value in list(_figures(info.metrics))[:_MOST_FIGURES])
+        shown = {**one, "digest": info.digest[:12], "figures": figures or "none stated", "from": _provenance(info)["source"]}
+        rows.append([shown[column] for column in columns])
+    table(columns, rows)
+
+
+def _provenance(info: "PipelineInfo") -> dict[str, object]:
+    """Where the pipeline came from: what `add` noted, or that it was shipped, or the folder where somebody put it."""
+    from dicomnode.settings import shipped
+
+    if info.provenance:
+        return dict(info.provenance)
+    is_shipped = info.folder.resolve().is_relative_to(shipped("pipelines").resolve())
+    return {"source": "shipped with dicomnode" if is_shipped else str(info.folder)}
+
+
+def _figures(metrics: Mapping[str, object], before: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers that a pipeline says of itself, by their path."""
+    for name, value in metrics.items():
+        if isinstance(value, Mapping):
+            yield from _figures(value, f"{before}{name} ")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield f"{before}{name}", float(value)
 
 
 def _trusted(settings: "Settings", folder: Path, digest: str) -> bool:
@@ -64,16 +91,17 @@ def _trusted(settings: "Settings", folder: Path, digest: str) -> bool:
 @app.command("check")
 def check_folder(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A pipeline's folder.")],
-    config: ConfigOption = None,  # noqa: ARG001
+    config: ConfigOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,  # noqa: ARG001
 ) -> None:
-    """Say what keeps a folder from being a pipeline."""
+    """Say what keeps a folder from being a pipeline; of a MONAI bundle without pipeline.toml, what its draft would lack."""
     from dicomnode import engines
 
     if not directory.is_dir():
         raise UsageError(f"{directory} is no folder", "name the folder that holds pipeline.toml")
-    findings = engines.check_pipeline(directory)
+    trusted = frozenset(loaded(config, required=config is not None).pipelines.trusted)
+    findings = engines.check_pipeline(directory, trusted_digests=trusted)
     ok = all(one.level != "error" for one in findings)
     if as_json:
         shown = [{"level": one.level, "what": one.what, "remedy": one.remedy} for one in findings]
@@ -90,13 +118,20 @@ def check_folder(
 
 @app.command()
 def add(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="A pipeline's folder, or a ZIP of it.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="A bundle's folder, a ZIP of it, the URL of one, or zoo:NAME@VERSION.")
+    ],
     replace: Annotated[bool, typer.Option("--replace", help="Replace an added pipeline of the same name.")] = False,
+    sha256: Annotated[str | None, typer.Option("--sha256", metavar="HEX", help="The SHA-256 that the ZIP must have.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="For a bundle without pipeline.toml.")] = None,
+    modality: Annotated[str | None, typer.Option("--modality", help="The same, where its metadata name none.")] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,  # noqa: ARG001
 ) -> None:
-    """Check a pipeline and copy it to the node's own pipelines."""
+    """Check a pipeline and copy it to the node's own; a MONAI bundle without pipeline.toml gets a draft of one."""
+    from dicomnode.cli.pipeline_source import fetch
+
     settings = loaded(config)
     store = settings.data_dir / "pipelines"
     try:
@@ -105,66 +140,68 @@ def add(
         remedy = "set node.data_dir to a folder that this user may write"
         raise SettingsError(f"folder {store} cannot be made: {error.strerror}", remedy) from None
     with tempfile.TemporaryDirectory(dir=store, prefix=".adding-") as workplace:
-        folder = _unpacked(source, Path(workplace))
-        name, version, digest = _checked(folder, source)
-        target = store / name
+        fetched = fetch(source, Path(workplace), sha256)
+        doubts = _drafted(fetched, source, name, modality)
+        info = _checked(fetched.folder, source, frozenset(settings.pipelines.trusted))
+        _note_provenance(fetched, source)
+        target = store / info.name
         if target.exists() and not replace:
-            raise UsageError(f"pipeline {name!r} was added before", "say --replace to put the new one in its place")
+            raise UsageError(f"pipeline {info.name!r} was added before", "say --replace to put the new one in its place")
         if target.exists():
             target.rename(Path(workplace) / "old")
-        folder.rename(target)
-    trusted = digest in settings.pipelines.trusted
+        fetched.folder.rename(target)
+    trusted = info.digest in settings.pipelines.trusted
     if as_json:
-        payload = {"name": name, "version": version, "digest": digest, "trusted": trusted, "folder": target}
-        print_json("pipelines.add", payload)
+        payload = {"name": info.name, "version": info.version, "digest": info.digest, "trusted": trusted, "folder": target}
+        print_json("pipelines.add", {**payload, "drafted": doubts is not None, "doubts": list(doubts or ())})
     else:
-        say(f"pipeline {name} {version} is in {target}")
-        say(f"digest {digest}; list it under pipelines.trusted if the bundle brings code of its own that you trust")
+        _say_added(info, target, doubts)
 
 
-def _checked(folder: Path, source: Path) -> tuple[str, str, str]:
-    """Name, version and digest of a pipeline without errors. Raises PipelineError, which names `source`, not its copy."""
+def _say_added(info: "PipelineInfo", target: Path, doubts: tuple[str, ...] | None) -> None:
+    say(f"pipeline {info.name} {info.version} is in {target}")
+    if doubts is not None:
+        say(f"it had no pipeline.toml: one was drafted, read {target / 'pipeline.toml'} before use")
+        for doubt in doubts:
+            say(f"  guessed: {doubt}")
+    say(f"digest {info.digest}; list it under pipelines.trusted if the bundle brings code of its own that you trust")
+
+
+def _drafted(fetched: "Fetched", source: str, name: str | None, modality: str | None) -> tuple[str, ...] | None:
+    """What was guessed for a bundle that had no pipeline.toml; None where it had one."""
+    from dicomnode.engines.drafting import draft_sidecar, pipeline_name
+
+    path = fetched.folder / "pipeline.toml"
+    if path.is_file():
+        if name or modality:
+            raise UsageError(f"{source} has a pipeline.toml of its own", "leave --name and --modality out, or correct the file")
+        return None
+    try:
+        draft = draft_sidecar(fetched.folder, name=name or pipeline_name(fetched.called), modality=modality)
+    except PipelineError as error:
+        raise PipelineError(error.what.replace(str(fetched.folder), source), error.remedy) from error
+    path.write_text(draft.text, encoding="utf-8")
+    return draft.doubts
+
+
+def _checked(folder: Path, source: str, trusted: frozenset[str]) -> "PipelineInfo":
+    """The facts of a pipeline without errors. Raises PipelineError, which names `source`, not its copy."""
     from dicomnode import engines
 
-    errors = [one for one in engines.check_pipeline(folder) if one.level == "error"]
+    errors = [one for one in engines.check_pipeline(folder, trusted_digests=trusted) if one.level == "error"]
     if errors:
-        raise PipelineError(errors[0].what.replace(str(folder), str(source)), errors[0].remedy)
-    info = next(one for one in engines.find_pipelines([folder.parent]) if one.folder == folder)
-    return info.name, info.version, info.digest
+        raise PipelineError(errors[0].what.replace(str(folder), source), errors[0].remedy)
+    return next(one for one in engines.find_pipelines([folder.parent]) if one.folder == folder)
 
 
-def _unpacked(source: Path, workplace: Path) -> Path:
-    """A copy of the pipeline's folder in `workplace`. Raises UsageError for what is neither folder nor ZIP of one."""
-    remedy = "name a folder with a pipeline.toml in it, or a ZIP of one"
-    copy = workplace / "new"
-    if source.is_dir():
-        shutil.copytree(source, copy, symlinks=True)
-    elif zipfile.is_zipfile(source):
-        _unzip(source, copy)
-    else:
-        raise UsageError(f"{source} is neither a folder nor a ZIP file", remedy)
-    if any(path.is_symlink() for path in copy.rglob("*")):
-        raise UsageError(f"{source} holds symbolic links", "replace them by the files that they point to")
-    found = sorted(copy.rglob("pipeline.toml"), key=lambda path: len(path.parts))
-    if not found:
-        raise UsageError(f"{source} holds no pipeline.toml", remedy)
-    return found[0].parent
+def _note_provenance(fetched: "Fetched", source: str) -> None:
+    """Beside the bundle's files, outside its digest: where it came from, when, and what the ZIP was."""
+    from dicomnode.engines.catalogue import PROVENANCE_NAME
 
-
-def _unzip(source: Path, target: Path) -> None:
-    """Unpack within `target`: no way out of it, no links, no bombs."""
-    with zipfile.ZipFile(source) as archive:
-        if sum(member.file_size for member in archive.infolist()) > LARGEST_BUNDLE_BYTES:
-            raise UsageError(f"{source} unpacks to more than {LARGEST_BUNDLE_BYTES >> 30} GB", "name a pipeline's own ZIP")
-        for member in archive.infolist():
-            outside = not (target / member.filename).resolve().is_relative_to(target.resolve())
-            if outside or stat.S_ISLNK(member.external_attr >> 16):
-                raise UsageError(f"{source} holds {member.filename!r}, which leads out of it", "do not use this ZIP")
-        try:
-            archive.extractall(target)  # every member was looked at
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-            # RuntimeError: zipfile's word for an encrypted member.
-            raise UsageError(f"{source} cannot be unpacked: {error}", "get it again, or pack it as a plain ZIP") from None
+    is_address = source.startswith(("http://", "https://", "zoo:"))
+    origin = source if is_address else str(Path(source).absolute())
+    noted = {"source": origin, "sha256": fetched.zip_sha256, "added_at": datetime.now(UTC).isoformat(timespec="seconds")}
+    (fetched.folder / PROVENANCE_NAME).write_text(json.dumps(noted, indent=2) + "\n", encoding="utf-8")
 
 
 def _found(settings: "Settings", name: str) -> Path:

@@ -12,6 +12,7 @@ from dicomnode.engines.safety import read_config
 from dicomnode.engines.sidecar import SIDECAR_NAME, Sidecar, read_sidecar
 
 _INFERENCE_NAMES = ("inference.json", "inference.yaml", "inference.yml")
+PROVENANCE_NAME = "provenance.json"
 PROGRAM_SUFFIXES = (".ts", ".torchscript", ".pt2")  # TorchScript and torch.export archives: read only where trusted
 _WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".onnx", *PROGRAM_SUFFIXES)
 
@@ -32,6 +33,7 @@ class PipelineInfo:
     manufacturer: str = ""
     intended_use: str = ""
     card: str = ""
+    provenance: dict[str, Any] = field(default_factory=dict)  # as `pipelines add` noted it; {} for what it did not bring
 
     @property
     def identity(self) -> ModelIdentity:
@@ -80,7 +82,16 @@ def describe(folder: Path) -> PipelineInfo:
         manufacturer=sidecar.manufacturer,
         intended_use=sidecar.intended_use,
         card=str(metadata.get("description", "")),
+        provenance=_provenance(folder),
     )
+
+
+def _provenance(folder: Path) -> dict[str, Any]:
+    path = folder / PROVENANCE_NAME
+    try:
+        return read_config(path) if path.is_file() else {}
+    except PipelineError:
+        return {}  # a note, not a part of the model
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:

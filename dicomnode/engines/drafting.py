@@ -41,8 +41,8 @@ def draft_sidecar(folder: Path, *, modality: str | None = None, name: str | None
     modality = modality or _modality(given)
     is_image = _is_image(given, config)
     lines = [
-        "# Drafted from metadata.json by `dicomnode pipelines add`. Read it: a bundle cannot know codes, limits and intended use.",
-        f"name = {_quoted(name or _name(folder, metadata))}",
+        "# Drafted from metadata.json by `dicomnode pipelines add`. Read it: a bundle cannot know codes, limits, intended use.",
+        f"name = {_quoted(name or pipeline_name(folder.name))}",
         f"version = {_quoted(_version(metadata, doubts))}",
         f"title = {_quoted(str(metadata.get('name') or metadata.get('task') or folder.name)[:64])}",
         f'task = "{task}"',
@@ -95,8 +95,9 @@ def _is_image(given: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
     return isinstance(shape, list) and len(shape) == 2 and "SliceInferer" not in json.dumps(config.get("inferer", ""))
 
 
-def _name(folder: Path, metadata: Mapping[str, Any]) -> str:
-    words = re.sub(r"[^a-z0-9]+", "_", str(metadata.get("bundle_name") or folder.name).lower()).strip("_")
+def pipeline_name(called: str) -> str:
+    """`called` as a pipeline's name: small letters, digits, underscores, 32 at most."""
+    words = re.sub(r"[^a-z0-9]+", "_", called.lower()).strip("_")
     name = words if re.match(r"[a-z]", words) else f"bundle_{words}"
     return name[:32].rstrip("_")
 
