@@ -58,8 +58,9 @@ class Link:
         """End with A-ABORT at the next opportunity. From any thread."""
         self._must_end = True
         # Who sends is told at the next read. Not by closing our ear to him: Linux would answer his bytes with a reset, and the
-        # A-ABORT be lost. Who is silent keeps the thread waiting, and this wakes it.
-        if time.monotonic() - self.last_heard > _SILENT_S:
+        # A-ABORT be lost. Who is silent keeps the thread waiting, and this wakes it; through TLS, where the end of the stream
+        # would break the way out too, the tick has to do.
+        if not self._secure and time.monotonic() - self.last_heard > _SILENT_S:
             with suppress(OSError):
                 socket.socket.shutdown(self._connection, socket.SHUT_RD)
 
