@@ -4,13 +4,18 @@ No executor: an association hands over one task an image, and a future with its 
 itself.
 """
 
+import os
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 
 _MOST_IDLE = 32
+# What a hand-over costs in processor time: six switches between threads, each of which wants the interpreter (measured).
+_HAND_OVER_S = 50e-6
+_WEIGHT = 0.1  # of the newest sync in the mean
 
 type_task = Callable[[], object]
 
@@ -59,6 +64,9 @@ class Hands:
 
     def __init__(self) -> None:
         self._free: deque[Hand] = deque()
+        self._sync_s = 1e-3  # the mean of the last syncs
+        self._lock = threading.Lock()
+        self._at_once = 0
         weakref.finalize(self, _end_all, self._free)
 
     def take(self) -> Hand:
@@ -74,6 +82,27 @@ class Hands:
             self._free.append(hand)
         else:
             hand.end()
+
+    def sync(self, descriptor: int) -> None:
+        """fdatasync, and remember how long it took."""
+        began = time.perf_counter()
+        os.fdatasync(descriptor)
+        self._sync_s += _WEIGHT * (time.perf_counter() - began - self._sync_s)
+
+    def finishing(self) -> bool:
+        """An instance is complete but for row and sync, until `finished`. Whether to sync it beside is worth the hand-over.
+
+        One sender waits for the disk, and any hand-over is cheaper. Of many senders others work while one waits: then only the
+        processor's time counts, unless the disk is so slow that even they do not fill it.
+        """
+        with self._lock:
+            self._at_once += 1
+        return self._sync_s > _HAND_OVER_S * self._at_once
+
+    def finished(self) -> None:
+        """It is durable, or given up."""
+        with self._lock:
+            self._at_once -= 1
 
     def end(self) -> None:
         """Let the free ones go."""

@@ -176,16 +176,20 @@ class InstanceWriter(ABC):
 
 
 class ParallelWriter(InstanceWriter):
-    """Into a file made ahead; it is synced while its digest is made and its row is committed."""
+    """Into a file made ahead; it is synced while its digest is made and its row is committed, where that pays."""
+
+    _finishing = False
 
     def complete(self) -> StoredBytes:
         """See InstanceWriter."""
         try:
             if self._head is not None:  # a data set of no bytes at all
                 self.write(())
-            hand = self._taken_hand()
-            hand.wait()
-            hand.begin(partial(os.fdatasync, self._descriptor))
+            self._finishing = True
+            if self._hands.finishing() or self._hand is not None:
+                hand = self._taken_hand()
+                hand.wait()
+                hand.begin(partial(self._hands.sync, self._descriptor))
             if self._hashed < self._size:
                 self._hash(self._hashed, self._size)
         except OSError as error:
@@ -195,11 +199,21 @@ class ParallelWriter(InstanceWriter):
     def durable(self) -> None:
         """See InstanceWriter."""
         try:
+            if self._hand is None:
+                self._hands.sync(self._descriptor)
             self._release_hand()
         except OSError as error:
             raise storage_error(error) from error
+        finally:
+            self._finished()
+
+    def _finished(self) -> None:
+        if self._finishing:
+            self._finishing = False
+            self._hands.finished()
 
     def _remove(self) -> None:
+        self._finished()
         os.unlink(self._place.absolute)  # noqa: PTH108
 
 
