@@ -49,7 +49,7 @@ class IngestPlan:
     """
 
     folder: Path
-    rounds: int = 3
+    rounds: int = 5
     full: bool = False
     cases: tuple[str, ...] = ()
     subjects: tuple[str, ...] = ()
@@ -128,10 +128,10 @@ class _Bench:
                 break
 
     def profile(self, cases: Sequence[Case]) -> None:
-        """One more run of ours, with somebody watching, where one association says where the time goes."""
+        """One more run of ours, with somebody watching, where one sender's way tells where the time goes."""
         if self._plan.subjects and OURS not in self._plan.subjects:
             return
-        for case in (one for one in cases if one.measures_sync):
+        for case in (one for one in cases if one.profiled):
             self._say(f"{case.name}: where the time goes", 1.0)
             self._run(case, RECEIVERS[SAMPLED], ())
 

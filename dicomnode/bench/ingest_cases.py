@@ -49,6 +49,7 @@ class Case:
     nagled: bool = False
     least_sync_ms: float | None = None
     measures_sync: bool = False
+    profiled: bool = False
     fewer: Mapping[str, int] = field(default_factory=dict)
 
     def receivers(self, *, full: bool) -> Sequence[Receiver]:
@@ -66,14 +67,24 @@ def _cases() -> tuple[Case, ...]:
     made: list[Case] = []
     for kind, images in (("CT", 300), ("MR", 600)):
         one = (OURS, UNSYNCED, "floor", *_PEERS)
-        made.append(Case(f"1x{kind}", kind, images, 1, one, ("ours-serial", *_LONG_PDUS), measures_sync=True))
+        made.append(Case(f"1x{kind}", kind, images, 1, one, ("ours-serial", *_LONG_PDUS), measures_sync=True, profiled=True))
         made.append(Case(f"4x{kind}", kind, images, 4, (OURS, *_MANY), ("ours-serial",)))
         made.append(Case(f"16x{kind}", kind, images, 16, (OURS, "storescp-fork", "orthanc", "pynetdicom"), ("storescp",)))
     made.append(Case("1GB", "GB", 1, 1, (OURS, "storescp", "storescp+B", "orthanc", "pynetdicom"), ("floor", *_LONG_PDUS)))
     for kind in ("MR", "CT"):
-        subjects = (OURS, *_PEERS)
+        each = (OURS, UNSYNCED, *_PEERS)
         made.append(
-            Case(f"association-per-{kind}", kind, 300, 1, subjects, ("storescp-fork",), one_each=True, fewer=_SLOW_TO_ASSOCIATE)
+            Case(
+                f"association-per-{kind}",
+                kind,
+                300,
+                1,
+                each,
+                ("storescp-fork",),
+                one_each=True,
+                profiled=True,
+                fewer=_SLOW_TO_ASSOCIATE,
+            )
         )
     made += [Case(f"nagled-{kind}", kind, 200, 1, (OURS, "orthanc", "storescp"), nagled=True) for kind in ("CT", "MR")]
     slow = (OURS, "orthanc")

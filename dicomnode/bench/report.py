@@ -37,6 +37,7 @@ class Report:
     left_out: tuple[LeftOut, ...] = ()
     profiles: Mapping[str, Sequence[Mapping[str, object]]] = field(default_factory=dict)
     notes: Mapping[str, object] = field(default_factory=dict)
+    command: str = ""
 
     @property
     def gate_holds(self) -> bool:
@@ -49,6 +50,7 @@ class Report:
         return {
             "machine": self.machine,
             "versions": self.versions,
+            "command": self.command,
             "began": datetime.fromtimestamp(self.began, UTC).isoformat(timespec="seconds"),
             "elapsed_s": round(self.seconds, 1),
             "rows": [row.as_json() for row in self.rows],
@@ -151,7 +153,7 @@ def _verdict(goal: Mapping[str, Any]) -> str:
 
 def _profiles(document: Mapping[str, Any]) -> Table:
     cells = [
-        (case, one["entry"].partition(":")[2], one["place"], f"{one['share']:.0%}")
+        (case, one["entry"], one["place"], f"{one['share']:.0%}")
         for case, places in document["profiles"].items()
         for one in places
         if one["share"] >= _SHOWN_SHARE
@@ -169,14 +171,14 @@ def _left_out(document: Mapping[str, Any]) -> Table:
 
 
 def headline(document: Mapping[str, Any]) -> str:
-    """The machine and the versions in one line each."""
+    """The machine, the versions and the command in one line each."""
     host, versions = document["machine"], document["versions"]
     first = (
         f"{host['cpu']}, {host['cores']} cores, {host['memory_mb'] / 1024:.0f} GB, {host['system']}, {host['file_system']}; "
         f"{document['began']}, {document['elapsed_s']:.0f} s, load {host['load_1min']:g}"
     )
     second = ", ".join(f"{name} {version or 'not installed'}" for name, version in versions.items())
-    return f"{first}\n{second}"
+    return "\n".join((first, second, *([f"`{document['command']}`"] if document["command"] else [])))
 
 
 def figures(document: Mapping[str, Any]) -> str:

@@ -132,6 +132,7 @@ def test_the_command_prints_one_document(tmp_path: Path) -> None:
     document = json.loads(done.stdout)
     assert document["schema"] == "dicomnode.bench.ingest/1"
     assert {"machine", "versions", "rows", "ratios"} <= set(document)
+    assert document["command"] == "dicomnode bench ingest --rounds 1 --case 1xMR --subject floor"
 
 
 def test_the_gate_decides_the_exit_code_only_when_asked(tmp_path: Path) -> None:
