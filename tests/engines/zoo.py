@@ -250,7 +250,7 @@ def retinanet(folder: Path) -> Path:
     return folder
 
 
-BOXES = '[boxes]\nlabels = ["Nodule"]\nmin_probability = 0.5\n'
+BOXES = '[boxes]\nlabels = ["Nodule"]\nmin_probability = 0.5\nmax_count = 2\n'
 
 
 def _retinanet_weights(folder: Path, config: Mapping[str, Any]) -> None:
