@@ -241,6 +241,29 @@ def test_a_stop_aborts_who_is_idle_and_lets_an_object_end(own: Speaking) -> None
         assert not draining.is_alive()
 
 
+@pytest.mark.parametrize("keeps_sending", [True, False])
+def test_who_is_cut_off_in_mid_object_sees_the_abort(own: Speaking, keeps_sending: bool) -> None:
+    piece, ended = pdu(DATA, pdv(bytes(50_000), command=False, last=False)), threading.Event()
+    with own.sender() as sender:
+        assert sender.associate() == ASSOCIATE_AC
+        sender.send(pdu(DATA, pdv(store_command("1.2.3"), command=True, last=True)) + piece)
+        assert own.handler.begun.wait(5)
+
+        def go_on() -> None:
+            while keeps_sending and not ended.is_set():
+                sender.send(piece)
+
+        sending = threading.Thread(target=go_on)
+        sending.start()
+        stopping = threading.Thread(target=own.speaker.drain, args=(0.5,))
+        stopping.start()
+        assert sender.receive()[0] == ABORT
+        ended.set()
+        sending.join(10)
+    stopping.join(10)
+    assert len(own.handler.gone) == 1
+
+
 def test_one_association_after_the_other_uses_one_thread_again(own: Speaking) -> None:
     before = set(threading.enumerate())
     for _ in range(30):
