@@ -14,7 +14,7 @@ from dicomnode.storage import KnownFile, Store, fsck
 from tests.faults.disks import Disk, small_disk
 from tests.faults.shims import compiled
 from tests.peers.waiting import wait_until
-from tests.receiving.load import Bookkeeping, Senders, read_back
+from tests.receiving.load import Bookkeeping, Images, Senders, TheSameImages, read_back
 from tests.receiving.receive_process import ReceiveProcess
 
 ORDERS = ("serial", "parallel")
@@ -27,8 +27,8 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
         yield made
 
 
-def cut_under_load(node: ReceiveProcess, disk: Disk, book: Bookkeeping, enough: int) -> None:
-    with Senders(node.port, book):
+def cut_under_load(node: ReceiveProcess, disk: Disk, book: Bookkeeping, enough: int, images: Images | None = None) -> None:
+    with Senders(node.port, book, images=images):
         target = len(book.acknowledged) + enough
         wait_until(lambda: len(book.acknowledged) >= target, every_s=0.001, what="acknowledgements")
         disk.cut_power()
@@ -50,6 +50,19 @@ def test_a_power_cut_under_load_loses_nothing_that_was_acknowledged(tmp_path: Pa
         report = fsck(store, (KnownFile(*one) for one in registry.known_files()), verify_digests=True)
         assert report.ok, report
     disk.unmount()
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_duplicate_is_only_acknowledged_when_the_first_one_is_durable(tmp_path: Path, order: str) -> None:
+    with small_disk(tmp_path, "ext4", SIZES_MB["ext4"]) as disk:
+        node = ReceiveProcess(tmp_path / "node", data_dir=disk.folder / "data", settings={"storage": {"order": order}})
+        book = Bookkeeping()
+        for enough in (5, 40):
+            node.start()
+            cut_under_load(node, disk, book, enough, images=TheSameImages(3))
+        with node, closing(node.registry()) as registry:
+            assert list(read_back(registry, Store(node.data_dir, reserve_bytes=0), book.acknowledged)) == []
+        disk.unmount()
 
 
 def test_without_syncs_the_same_power_cut_loses_images(tmp_path: Path) -> None:

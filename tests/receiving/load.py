@@ -39,6 +39,23 @@ class Images:
         return uid, self._template.replace(self._uid.encode(), uid.encode())
 
 
+class TheSameImages(Images):
+    """Gives the same images to every sender at about the same time: the retries of an impatient modality."""
+
+    def __init__(self, senders: int) -> None:
+        super().__init__()
+        self._lock, self._turns, self._senders = threading.Lock(), 0, senders
+        self._image = super().next()
+
+    def next(self) -> tuple[str, bytes]:
+        """A new one after so many turns as there are senders."""
+        with self._lock:
+            if self._turns == self._senders:
+                self._turns, self._image = 0, super().next()
+            self._turns += 1
+            return self._image
+
+
 @dataclass
 class Bookkeeping:
     """What one or more senders sent and were told. acknowledged: SOP Instance UID → SHA-256 of the data set."""
@@ -73,8 +90,10 @@ def send_one(sender: RawSender, images: Images, book: Bookkeeping) -> int:
 class Senders:
     """Threads that send, each on its own association, until the node is gone; `with` waits for their end."""
 
-    def __init__(self, port: int, book: Bookkeeping, *, count: int = 3, pixel_bytes: int = 2048) -> None:
-        self._port, self._book, self._images = port, book, Images(pixel_bytes)
+    def __init__(
+        self, port: int, book: Bookkeeping, *, count: int = 3, pixel_bytes: int = 2048, images: Images | None = None
+    ) -> None:
+        self._port, self._book, self._images = port, book, images or Images(pixel_bytes)
         self._halt = threading.Event()
         self._threads = [threading.Thread(target=self._send, daemon=True) for _ in range(count)]
 

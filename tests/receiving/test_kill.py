@@ -10,7 +10,7 @@ import pytest
 from dicomnode.storage import KnownFile, Store, fsck
 from tests.peers.dcmtk import storescu
 from tests.peers.waiting import wait_until
-from tests.receiving.load import Bookkeeping, Senders, read_back
+from tests.receiving.load import Bookkeeping, Senders, TheSameImages, read_back
 from tests.receiving.receive_process import ReceiveProcess
 from tests.receiving.samples import ct, saved
 
@@ -64,6 +64,21 @@ def test_ten_times_kill_9_under_load_loses_nothing_that_was_acknowledged(tmp_pat
     with node:
         must_be_consistent(node, book)
         assert storescu(node.port, saved(ct(), tmp_path)).ok
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_same_images_on_three_associations_at_once_survive_kill_9(tmp_path: Path, order: str) -> None:
+    """Whoever is told that his is a duplicate is told that the other one's bytes and row are durable."""
+    node = ReceiveProcess(tmp_path / "node", settings={"storage": {"order": order}})
+    book = Bookkeeping()
+    for enough in (20, 60):
+        node.start()
+        with Senders(node.port, book, images=TheSameImages(3)):
+            wait_until(lambda enough=enough: len(book.acknowledged) >= enough, every_s=0.001, what="acknowledgements")
+            node.kill()
+    with node:
+        must_be_consistent(node, book)
+        assert len(rows_of(node.data_dir)) == len(set(rows_of(node.data_dir).values()))
 
 
 @pytest.mark.soak

@@ -86,6 +86,21 @@ def wreck(killed: tuple[str, Path, Bookkeeping], tmp_path: Path) -> Iterator[Wre
     node.kill()
 
 
+def test_the_order_may_be_changed_over_a_crash(wreck: Wreck, killed: tuple[str, Path, Bookkeeping]) -> None:
+    text = wreck.node.config.read_text()
+    other = {"serial": "parallel", "parallel": "serial"}[killed[0]]
+    wreck.node.config.write_text(text.replace(f'order = "{killed[0]}"', f'order = "{other}"'))
+    assert f'order = "{other}"' in wreck.node.config.read_text()
+    last = wreck.uids[-1]
+    cut_short(wreck.file_of(last))
+    wreck.node.start()
+    assert wreck.wrong(last) == []
+    assert wreck.send_again(last) == 0
+    send_more(wreck.node, wreck.book, 3)
+    assert wreck.wrong() == []
+    assert wreck.fsck().ok
+
+
 def test_an_untouched_wreck_loses_nothing(wreck: Wreck) -> None:
     wreck.node.start()
     assert wreck.wrong() == []
