@@ -15,6 +15,7 @@ _ASCII = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "UR"})
 _NUMBERS = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d", "UV": "Q", "SV": "q"}
 _REMEMBERED_BYTES = 128
 _MOST_CHARACTERS = 1024
+_MOST_ESCAPES = 64  # a name of three groups needs a dozen; each costs pydicom 20 µs, and a header has many values
 _PN_DELIMITERS = {0x5C, 0x5E, 0x3D}  # each resets to the first character set (PS3.5 6.1.2.5.3)
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _TEXT_DELIMITERS = {0x5C, 0x09, 0x0A, 0x0C, 0x0D}
@@ -46,6 +47,8 @@ _remembered = lru_cache(maxsize=8192)(_text_of)
 
 
 def _decoded(raw: bytes, encodings: Sequence[str], delimiters: set[int]) -> str:
+    if raw.count(b"\x1b") > _MOST_ESCAPES:
+        return raw.decode("latin-1")
     try:
         return decode_bytes(raw, encodings, delimiters)
     except Exception:  # noqa: BLE001 - unpaired escapes and the like

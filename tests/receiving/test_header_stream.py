@@ -1,6 +1,7 @@
 """The header while it comes: the same whatever the cut, in bounded memory and time, and nothing half read passes."""
 
 import itertools
+import time
 import tracemalloc
 import zlib
 from collections.abc import Iterator
@@ -187,6 +188,20 @@ def test_endless_empty_elements_are_refused_at_a_number(syntax: str) -> None:
         assert reader.feed([piece]) is None
     with pytest.raises(Refused, match=f"more than {MOST_ELEMENTS} elements"):
         reader.feed([piece, piece])
+
+
+def test_endless_escape_sequences_cost_no_time() -> None:
+    image = ct(SpecificCharacterSet="GB18030")
+    for keyword in ("PatientID", "StudyDescription", "SeriesDescription", "InstitutionName", "ProtocolName"):
+        setattr(image, keyword, "X" * 60)
+    hostile = encoded(image).replace(b"LO\x3c\0" + b"X" * 60, b"LO\xfe\x0f" + b"\x1b$B" * 1364 + b"XX")
+    assert len(hostile) > 4000
+    reader = HeaderReader(ELE, at_most_inflated=AT_MOST_INFLATED)
+    started = time.thread_time()
+    header = reader.feed([memoryview(hostile)])
+    assert header is not None
+    assert time.thread_time() - started < 0.03, "it took 20 ms for each value"
+    assert header.attributes["Rows"] == "16"
 
 
 @pytest.mark.filterwarnings("ignore:The value")
