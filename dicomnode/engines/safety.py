@@ -37,6 +37,7 @@ _DENIED_CLASSES = re.compile(
     r"(Rand)?(CuCIM|TorchVision|TorchIO|SimulateDelay|Transchex|DataStats|PatchInferer|CellSam|Hyena|ImageFilter|MILModel"
     r"|ResNetFeatures)\w*$"
 )
+_DEEPEST = 64
 _SPECIAL_KEYS = frozenset({"_target_", "_disabled_", "_requires_", "_desc_"})
 _PLAIN_KEYS = frozenset({"_target_", "_mode_"})
 _DOTTED_NAME = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)*")
@@ -69,6 +70,8 @@ def read_config(path: Path) -> dict[str, Any]:
         raise PipelineError(
             f"{path} cannot be read: {error}", "correct the file; it must be JSON or YAML with unique keys"
         ) from error
+    if _is_deeper(raw, _DEEPEST):
+        raise PipelineError(f"{path} is nested deeper than {_DEEPEST} levels", "no bundle needs that; correct the file")
     if not isinstance(raw, dict):
         raise PipelineError(f"{path} holds no table of keys", f"it must hold {', '.join(WANTED_KEYS)}")
     return raw
@@ -126,6 +129,12 @@ def _is_a(names: re.Pattern[str], value: Any) -> bool:
     return isinstance(value, Mapping) and bool(names.match(str(value.get("_target_", "")).rpartition(".")[2]))
 
 
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether lists and tables lie in each other deeper than that: what follows walks them by recursion."""
+    inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return levels == 0 or any(_is_deeper(inner, levels - 1) for inner in inside)
+
+
 def _leaves(value: Any, where: str, name: str = "") -> Iterator[tuple[str, str, Any]]:
     """Every scalar below `value` as (where, key, value), and what is no scalar although its key demands one."""
     if isinstance(value, Mapping):
@@ -156,7 +165,7 @@ def _objections(name: str, value: Any) -> Iterator[str]:
 
 
 def _target_objections(value: Any) -> Iterator[str]:
-    if not isinstance(value, str) or not _DOTTED_NAME.fullmatch(value):
+    if not isinstance(value, str) or not _DOTTED_NAME.fullmatch(value) or not value.rpartition(".")[2][0].isupper():
         yield f"_target_ {value!r} is not the name of a class"
     elif value in (FROM_MEMORY, TO_MEMORY):
         return
