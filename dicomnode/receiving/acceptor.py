@@ -45,20 +45,20 @@ class Acceptor:
         self._associations: set[Association] = set()
         self._changed = threading.Condition()
 
-    def make_room(self, address: str) -> bool:
-        """Whether one more from this address may be served; ask before each `serve`."""
-        return self._places.make_room(address)
+    def make_room(self, address: str, calling_ae: str) -> bool:
+        """Whether this caller may be served; ask before each `serve`."""
+        return self._places.make_room(address, calling_ae)
 
     def merit(self, address: str, calling_ae: str) -> Merit:
         """Whom to let in first where several wait."""
         return self._places.merit(address, calling_ae)
 
-    def serve(self, connection: socket.socket, address: str) -> None:
+    def serve(self, connection: socket.socket, address: str, calling_ae: str) -> None:
         """Begin to speak with a connection whose association request has come in, through TLS or not. Returns at once.
 
         Raises RuntimeError if no thread can be started; the connection is then still the caller's.
         """
-        association = Association(self._node, Link(connection, self._node.limits), address)
+        association = Association(self._node, Link(connection, self._node.limits), address, calling_ae)
         with self._changed:
             self._associations.add(association)
         self._places.enter(association)

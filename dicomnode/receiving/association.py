@@ -93,13 +93,13 @@ class _Released(Exception):
 class Association:
     """`serve` is its life; the rest is for other threads (`places.Occupant`)."""
 
-    def __init__(self, node: Node, link: Link, address: str) -> None:
+    def __init__(self, node: Node, link: Link, address: str, calling_ae: str) -> None:
         self._node, self._link = node, link
         self.address = address
         self.doing = Doing.ANSWERING  # our turn, until a thread takes it up
         self.instances = 0
         self._key = ""
-        self._titles = Titles("", "", 1)
+        self._titles = Titles(calling_ae, "", 1)
         self._agreement = Agreement(b"", {}, 0)
         self._reader = PduReader(node.limits.max_pdu_bytes)
         self._events: list[type_event] = []
@@ -110,7 +110,7 @@ class Association:
 
     @property
     def calling_ae(self) -> str:
-        """Who calls; "" until it is known."""
+        """Who calls."""
         return self._titles.calling_ae
 
     @property

@@ -25,8 +25,8 @@ from dicomnode.receiving.waiting import REJECT_BUSY, Next, Waiting
 
 _log = structlog.get_logger("receiving")
 
-type_deliver = Callable[[socket.socket, str], None]
-type_make_room = Callable[[str], bool]
+type_deliver = Callable[[socket.socket, str, str], None]
+type_make_room = Callable[[str, str], bool]
 type_merit = Callable[[str, str], int]
 
 _TICK_S = 0.5
@@ -41,7 +41,7 @@ _OTHER_DESCRIPTORS = 64
 _ENDED = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
 
-def _room_for_all(address: str) -> bool:  # noqa: ARG001
+def _room_for_all(address: str, calling_ae: str) -> bool:  # noqa: ARG001
     return True
 
 
@@ -50,10 +50,10 @@ def _all_alike(address: str, calling_ae: str) -> int:  # noqa: ARG001
 
 
 class Listener:
-    """`deliver(connection, address)` is called, in the listener's thread, for each connection that asks for an association.
+    """`deliver(connection, address, calling_ae)` is called, in the listener's thread, for each that asks for an association.
 
-    make_room: asked before that; while it says False, the connection waits. merit: of address and calling AE title; the lowest
-    is handed on first. tls: None for plain DICOM.
+    make_room: asked before that, with address and calling AE title; while it says False, the connection waits. merit: of the
+    same; the lowest is handed on first. tls: None for plain DICOM.
     """
 
     def __init__(
@@ -230,17 +230,18 @@ class Listener:
 
     def _seat(self) -> None:
         """Hand on who asks for an association, as far as there are places; reject who has waited long enough."""
-        refused: set[str] = set()
+        refused: set[tuple[str, int]] = set()
         now = time.monotonic()
-        for one in sorted(self._asking.values(), key=lambda one: self._merit(one.address, one.calling_ae)):
-            if one.source not in refused and self._make_room(one.address):
+        merits = {one: self._merit(one.address, one.calling_ae) for one in self._asking.values()}
+        for one, merit in sorted(merits.items(), key=lambda asking: asking[1]):
+            if (one.source, merit) not in refused and self._make_room(one.address, one.calling_ae):
                 self._hand_over(one)
             else:
-                refused.add(one.source)
+                refused.add((one.source, merit))
                 if now - one.since > self._limits.place_wait_s:
                     self._reject(one)
         while len(self._asking) > self._most_asking:
-            self._reject(max(self._asking.values(), key=lambda one: self._merit(one.address, one.calling_ae)))
+            self._reject(max(self._asking.values(), key=merits.__getitem__))
 
     def _reject(self, one: Waiting) -> None:
         _log.warning("an association was rejected", code="too_many_associations", address=one.address)
@@ -249,7 +250,7 @@ class Listener:
     def _hand_over(self, one: Waiting) -> None:
         self._forget(one)
         try:
-            self._deliver(one.hand_over(), one.address)
+            self._deliver(one.hand_over(), one.address, one.calling_ae)
         except OSError:
             one.connection.close()
         except Exception as error:  # noqa: BLE001 - boundary: one connection's trouble is not the listener's

@@ -22,13 +22,16 @@ _PROVEN_GRACE_S = 2.0
 # A data set that comes more slowly than this, over this time, does not hold a place against others.
 _STALLED_BYTES_PER_S = 1000.0
 _WINDOW_S = 2.0
+_HURRIED_WINDOW_S = 0.5
 
 
+_USELESS_PART = 3  # those who only held their places share a third of them
+_WEIGHT_OF_ONE = 0.2
 _REMEMBERED = 1024  # callers of whom we know how they used their last place
 
 
 class Merit(IntEnum):
-    """What a caller (address and AE title) did with its last place. Who is best is let in first."""
+    """What a caller (address and AE title) mostly did with its last places. Who is best is let in first."""
 
     USEFUL = 0  # it brought instances
     UNKNOWN = 1
@@ -46,8 +49,8 @@ class Doing(Enum):
 class Occupant(Protocol):
     """An association as the guard sees it; read from other threads.
 
-    calling_ae: as soon as it is known, "" before.
-    last_heard: monotonic seconds of the last bytes. received_bytes: all so far. instances: C-STOREs answered so far.
+    last_active: monotonic seconds of the last bytes, in either direction. received_bytes: all so far. instances: C-STOREs
+    answered so far.
     """
 
     @property
@@ -57,7 +60,7 @@ class Occupant(Protocol):
     @property
     def doing(self) -> Doing: ...  # noqa: D102
     @property
-    def last_heard(self) -> float: ...  # noqa: D102
+    def last_active(self) -> float: ...  # noqa: D102
     @property
     def received_bytes(self) -> int: ...  # noqa: D102
     @property
@@ -74,22 +77,27 @@ class _Place:
     measured_at: float
     measured_bytes: int
 
-    def useless(self, now: float) -> bool:
-        """Whether its occupant may be asked to go. Called again and again while somebody waits."""
+    def useless(self, now: float, *, merited: bool, hurried: bool) -> bool:
+        """Whether its occupant may be asked to go. Called again and again while somebody waits.
+
+        merited: its occupant's caller has brought instances before. hurried: for such a caller, before which strangers have no
+        grace.
+        """
         occupant = self.occupant
         if occupant.doing is Doing.ANSWERING:
             return False
         if occupant.doing is Doing.IDLE:
-            return now - occupant.last_heard >= (_PROVEN_GRACE_S if occupant.instances else _NEW_GRACE_S)
-        return not occupant.instances and self._stalled(now)
+            grace_s = _PROVEN_GRACE_S if occupant.instances or merited else 0.0 if hurried else _NEW_GRACE_S
+            return now - occupant.last_active >= grace_s
+        proven = occupant.instances or (merited and hurried)
+        return not proven and self._stalled(now, _HURRIED_WINDOW_S if hurried else _WINDOW_S)
 
-    def _stalled(self, now: float) -> bool:
+    def _stalled(self, now: float, window_s: float) -> bool:
         age, received = now - self.measured_at, self.occupant.received_bytes - self.measured_bytes
-        if age < _WINDOW_S:
-            return False
-        if age < 2 * _WINDOW_S and received < _STALLED_BYTES_PER_S * age:
+        if window_s <= age < 2 * _WINDOW_S and received < _STALLED_BYTES_PER_S * age:
             return True
-        self.measured_at, self.measured_bytes = now, self.occupant.received_bytes
+        if age >= _WINDOW_S:  # it was fast enough, or nobody has asked for long: measured anew
+            self.measured_at, self.measured_bytes = now, self.occupant.received_bytes
         return False
 
 
@@ -100,7 +108,7 @@ class Places:
         self._most, self._clock = limits.max_associations, clock
         self._lock = threading.Lock()
         self._places: dict[Occupant, _Place] = {}
-        self._merits: OrderedDict[tuple[str, str], Merit] = OrderedDict()
+        self._usefulness: OrderedDict[tuple[str, str], float] = OrderedDict()  # by caller: 1 useful, 0 useless, of late
 
     def enter(self, occupant: Occupant) -> None:
         """Count it from now on; `make_room` has said that there is a place."""
@@ -113,38 +121,58 @@ class Places:
         with self._lock:
             self._places.pop(occupant, None)
             if occupant.instances:
-                self._remember(occupant, Merit.USEFUL)
+                self._remember(occupant, 1.0)
 
     def merit(self, address: str, calling_ae: str) -> Merit:
         """What to think of one who asks. A modality that has sent before does not queue behind strangers at its own address."""
         with self._lock:
-            return self._merits.get((source_of(address), calling_ae), Merit.UNKNOWN)
+            return self._merit(source_of(address), calling_ae)
 
-    def _remember(self, occupant: Occupant, merit: Merit) -> None:
+    def _remember(self, occupant: Occupant, usefulness: float) -> None:
+        """One good or bad turn among many changes little: a stranger cannot spoil a modality's name, nor mend his own."""
         caller = source_of(occupant.address), occupant.calling_ae
-        if merit is Merit.USEFUL or self._merits.get(caller) is not Merit.USEFUL:
-            self._merits[caller] = merit
-            self._merits.move_to_end(caller)
-            if len(self._merits) > _REMEMBERED:
-                self._merits.popitem(last=False)
+        before = self._usefulness.pop(caller, usefulness)
+        self._usefulness[caller] = before + (usefulness - before) * _WEIGHT_OF_ONE
+        if len(self._usefulness) > _REMEMBERED:
+            self._usefulness.popitem(last=False)
 
-    def make_room(self, address: str) -> bool:
-        """Whether one more from this address may come in. If all places are taken, the least useful one is vacated for it."""
+    def make_room(self, address: str, calling_ae: str = "") -> bool:
+        """Whether this caller may come in. Where there is no place for it, the least useful of its kind is vacated."""
         with self._lock:
-            sources = Counter(place.source for place in self._places.values())
-            full = len(self._places) >= self._most
-            source = source_of(address)
-            greedy = sources[source] >= share_of_one_address(self._most)
-            if not full and not greedy:
+            now, source = self._clock(), source_of(address)
+            merit = self._merit(source, calling_ae)
+            asked = self._who_could_go(source, merit)
+            if asked is None:
                 return True
-            now = self._clock()
-            asked = [place for place in self._places.values() if full or place.source == source]
-            useless = [place for place in asked if place.useless(now)]
+            hurried = merit is Merit.USEFUL
+            useless = [one for one in asked if one.useless(now, merited=self._merited(one), hurried=hurried)]
             if not useless:
                 return False
-            chosen = min(useless, key=lambda one: (-sources[one.source], one.occupant.instances > 0, one.occupant.last_heard))
+            sources = Counter(place.source for place in self._places.values())
+            chosen = min(useless, key=lambda one: (-sources[one.source], one.occupant.instances > 0, one.occupant.last_active))
             del self._places[chosen.occupant]
             if chosen.occupant.calling_ae and not chosen.occupant.instances:
-                self._remember(chosen.occupant, Merit.USELESS)
+                self._remember(chosen.occupant, 0.0)
         chosen.occupant.give_way()
         return True
+
+    def _who_could_go(self, source: str, merit: Merit) -> list[_Place] | None:
+        """Of whose places one has to be vacated before such a caller may come in; None if there is a free one for it."""
+        places = list(self._places.values())
+        alike = [one for one in places if self._merit(one.source, one.occupant.calling_ae) is merit]
+        others = any(usefulness >= 0.5 for usefulness in self._usefulness.values())
+        if merit is Merit.USELESS and others and len(alike) >= max(1, self._most // _USELESS_PART):
+            return alike  # whatever they do, there are places for those
+        if len(places) >= self._most:
+            return places
+        neighbours = [one for one in places if one.source == source]
+        if merit is not Merit.USEFUL and len(neighbours) >= share_of_one_address(self._most):
+            return neighbours
+        return None
+
+    def _merited(self, place: _Place) -> bool:
+        return self._merit(place.source, place.occupant.calling_ae) is Merit.USEFUL
+
+    def _merit(self, source: str, calling_ae: str) -> Merit:
+        usefulness = self._usefulness.get((source, calling_ae))
+        return Merit.UNKNOWN if usefulness is None else Merit.USEFUL if usefulness >= 0.5 else Merit.USELESS

@@ -129,7 +129,7 @@ class StockScp:
         self._sessions: dict[ServedAssociation, _Session] = {}
         self._lock = threading.Lock()
 
-    def serve(self, connection: socket.socket, address: str) -> None:
+    def serve(self, connection: socket.socket, address: str, calling_ae: str) -> None:  # noqa: ARG002
         """Begin to speak with a connection whose association request has come in. Returns at once."""
         connection.setblocking(True)
         association = ServedAssociation(self._entity, connection, self._limits, self._ended)

@@ -11,7 +11,7 @@ class Association:
     address: str = "10.0.0.1"
     calling_ae: str = "CT1"
     doing: Doing = Doing.IDLE
-    last_heard: float = 0.0
+    last_active: float = 0.0
     received_bytes: int = 0
     instances: int = 0
     ended: bool = False
@@ -45,7 +45,7 @@ def test_while_there_are_free_places_everybody_keeps_his() -> None:
 
 
 def test_who_has_brought_nothing_goes_before_who_has_and_the_longest_idle_first() -> None:
-    proven, older, younger = Association(instances=3), Association(last_heard=1.0), Association(last_heard=2.0)
+    proven, older, younger = Association(instances=3), Association(last_active=1.0), Association(last_active=2.0)
     places, clock = full_house(proven, older, younger)
     clock.now = 10.0
     assert places.make_room("10.0.0.9")
@@ -53,7 +53,7 @@ def test_who_has_brought_nothing_goes_before_who_has_and_the_longest_idle_first(
 
 
 def test_who_has_just_been_let_in_or_thinks_between_two_objects_keeps_his_place_for_a_moment() -> None:
-    new, thinking = Association(last_heard=9.9), Association(instances=1, last_heard=8.5)
+    new, thinking = Association(last_active=9.9), Association(instances=1, last_active=8.5)
     places, clock = full_house(new, thinking)
     clock.now = 10.0
     assert not places.make_room("10.0.0.9")
@@ -99,7 +99,7 @@ def test_an_established_sender_that_stalls_in_its_second_object_is_left_to_the_m
 
 def test_the_address_that_holds_most_makes_room() -> None:
     alone = Association(address="10.0.0.2")
-    crowd = [Association(address="10.0.0.3", last_heard=5.0) for _ in range(3)]
+    crowd = [Association(address="10.0.0.3", last_active=5.0) for _ in range(3)]
     places, clock = full_house(alone, *crowd)
     clock.now = 20.0
     assert places.make_room("10.0.0.2")
@@ -120,7 +120,7 @@ def test_a_vacated_or_left_place_is_free_at_once() -> None:
     clock.now = 5.0
     assert places.make_room("10.0.0.1")
     places.enter(second)
-    second.last_heard = 5.0
+    second.last_active = 5.0
     places.leave(first)
     assert not places.make_room("10.0.0.1")
     places.leave(second)
@@ -142,7 +142,25 @@ def test_who_brought_instances_is_let_in_before_strangers_and_those_after_who_on
 def test_a_stranger_cannot_spoil_the_name_that_a_modality_has_made_itself() -> None:
     places, clock = full_house(Association(instances=2), Association())
     places.leave(next(iter(places._places)))
-    places.enter(Association(last_heard=9.9))
+    places.enter(Association(last_active=9.9))
     clock.now = 20.0
     assert places.make_room("10.0.0.1")
     assert places.merit("10.0.0.1", "CT1") is Merit.USEFUL
+
+
+def test_before_a_caller_of_merit_strangers_have_no_grace_but_keep_what_they_are_sending() -> None:
+    places, clock = full_house(Association(instances=1), Association(doing=Doing.RECEIVING, calling_ae="X"), most=2)
+    useful = next(iter(places._places))
+    places.leave(useful)
+    new = Association(calling_ae="Y", last_active=0.2)
+    places.enter(new)
+    clock.now = 0.2
+    assert not places.make_room("10.0.0.1", "Z")
+    assert places.make_room("10.0.0.1", "CT1")
+    assert new.ended
+    places.enter(Association(doing=Doing.ANSWERING))
+    sending = next(iter(places._places))
+    for _ in range(30):
+        clock.now += 0.1
+        sending.received_bytes += 1000
+        assert not places.make_room("10.0.0.1", "CT1")
