@@ -35,8 +35,10 @@ PACKAGES = (
     SystemPackage("orthanc", "Orthanc", "a PACS"),
     SystemPackage("dicom3tools", "dciodvfy", "the validator of DICOM objects"),
     SystemPackage("strace", "strace", "failing system calls"),
-    SystemPackage("gcc", "gcc", "the shim that keeps Orthanc on the loopback"),
-    SystemPackage("libc6-dev", "/usr/include/stdio.h", "the shim that keeps Orthanc on the loopback"),
+    SystemPackage("gcc", "gcc", "shims that keep Orthanc on the loopback and make disks fail"),
+    SystemPackage("libc6-dev", "/usr/include/stdio.h", "shims that keep Orthanc on the loopback and make disks fail"),
+    SystemPackage("e2fsprogs", "mkfs.ext4", "disks that are full or lose their power"),
+    SystemPackage("xfsprogs", "mkfs.xfs", "the same on another file system"),
     SystemPackage("systemd", "systemd-analyze", "the check of the service unit"),
 )
 
