@@ -18,6 +18,8 @@ from dicomnode.storage import LeftOpen, Store, is_settled, sop_instance_uid_in
 
 # The clock may have been set back since the folder was opened. If by more: such rows are not looked at here, `fsck` names them.
 _CLOCK_SET_BACK = timedelta(minutes=5)
+# Of what was promised, in one folder; the rest is looked at by size, and by digest beside the running node (`sweep`).
+_MOST_READ_BYTES = 1 << 30
 
 _log = structlog.get_logger("receiving")
 
@@ -63,8 +65,20 @@ def recover(store: Store, ledger: InstanceLedger) -> Recovered:
 def _rows_without_bytes(store: Store, ledger: InstanceLedger, left: LeftOpen) -> tuple[list[StoredFile], list[StoredFile]]:
     """Those that nobody was promised, and those that somebody was."""
     since = datetime.fromtimestamp(left.opened_at, UTC) - _CLOCK_SET_BACK
-    rows = [row for row in ledger.files_in(left.relative, since) if not store.verify(row.path, row.size_bytes, row.sha256)]
-    return [row for row in rows if not row.answered], [row for row in rows if row.answered]
+    lost: list[StoredFile] = []
+    hurt: list[StoredFile] = []
+    may_be_read = _MOST_READ_BYTES
+    for row in ledger.files_in(left.relative, since):
+        path = store.absolute(row.path)
+        promised = row.answered or (path.is_file() and is_settled(path))
+        if promised and row.size_bytes > may_be_read:
+            whole = path.is_file() and path.stat().st_size == row.size_bytes
+        else:
+            may_be_read -= row.size_bytes if promised else 0
+            whole = store.verify(row.path, row.size_bytes, row.sha256)
+        if not whole:
+            (hurt if promised else lost).append(row)
+    return lost, hurt
 
 
 def _files_without_row(store: Store, ledger: InstanceLedger, left: LeftOpen) -> Sequence[Path]:
