@@ -117,3 +117,29 @@ def test_a_power_cut_at_every_step_of_a_start_after_a_crash_loses_nothing(tmp_pa
         one.must_be_consistent()
         one.node.kill()
         disk.unmount()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_power_cut_at_every_step_of_the_very_first_start_is_survived(tmp_path: Path, order: str) -> None:
+    """Folders, marks and pools are half there: the next start finishes them."""
+    step, cut = 1, True
+    while cut:
+        folder = tmp_path / str(step)
+        folder.mkdir()
+        with small_disk(folder, "ext4", 64) as disk:
+            one = Walk(folder, disk, order)
+            cut = one.cut_while_starting(step)
+            one.node.start()
+            with RawSender(one.node.port) as sender:
+                assert sender.associate() == ASSOCIATE_AC
+                images = Images()
+                assert [send_one(sender, images, one.book) for _ in range(3)] == [0] * 3
+            one.node.kill()
+            one.node.start()
+            one.must_be_consistent()
+            one.node.kill()
+            disk.unmount()
+        step += 1
+    assert step > 3, "a first start changes nothing on the disk?"
