@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dicomnode.settings import Settings
 
 LOW_DISK_BYTES = 10 * 2**30
+CERTIFICATE_DAYS = 30
 OLDEST_SANE_CLOCK = 1_767_225_600.0  # 2026-01-01 UTC: no machine that runs this version is older
 
 
@@ -217,8 +218,19 @@ def _clock(settings: "Settings") -> Iterator[Check]:
     yield Check("timezone", True, detail, remedy)
 
 
-def _certificates(settings: "Settings") -> Iterator[Check]:  # noqa: ARG001
-    yield Check("certificates", True, "none are used: TLS is not built yet")
+def _certificates(settings: "Settings") -> Iterator[Check]:
+    from dicomnode.roles import wiring
+
+    files = wiring.tls_files(settings)
+    if files is None:
+        yield Check("certificates", True, "none are used: dicom.tls is not set")
+        return
+    from dicomnode.network.tls import days_valid, server_context
+
+    server_context(files)
+    days = days_valid(files)
+    remedy = f"have it renewed, then restart: {files.certificate}" if days < CERTIFICATE_DAYS else ""
+    yield Check("certificates", True, f"dicom.tls.certificate is valid for {days:.0f} more days", remedy)
 
 
 def _package(settings: "Settings") -> Iterator[Check]:  # noqa: ARG001

@@ -22,7 +22,7 @@ port = 11112
 # also_called = ["AI_CHEST"]       # further AE titles of ours, for routes that match CalledAETitle
 # extra_sop_classes = ["1.2.…"]    # private storage classes; those of the standard are all taken
 # transfer_syntaxes = ["ExplicitVRLittleEndian"]       # chosen first where a sender offers several; all others follow
-# tls                              # not built yet
+# tls = { certificate = "node.pem", key = "node.key", ca = "peers.pem", require_client = true }    # docs/tls.md
 # network_timeout_s = 60.0         # silence after which an association is given up
 # max_associations = 25
 

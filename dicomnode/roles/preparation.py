@@ -14,9 +14,10 @@ _log = structlog.get_logger()
 
 
 def refuse_what_cannot_run(settings: Settings) -> None:
-    """Raises SettingsError for settings that name parts or pipelines that do not exist."""
+    """Raises SettingsError for settings that name parts, pipelines or certificates that do not exist or cannot be used."""
     for problem in (*wiring.not_built(settings), *missing_pipelines(settings)):
         raise problem
+    wiring.tls_context(settings)
 
 
 def missing_pipelines(settings: Settings) -> list[SettingsError]:

@@ -26,6 +26,7 @@ def main(settings: Settings, lifeline: Lifeline) -> None:
         host=settings.dicom.host,
         port=settings.dicom.port,
         peers=tuple(wiring.peers(settings).values()),
+        tls=wiring.tls_context(settings),
         limits=Limits(max_associations=settings.dicom.max_associations, network_timeout_s=settings.dicom.network_timeout_s),
     )
     reserve = ReserveKeeper(wiring.open_reserve(settings))

@@ -4,7 +4,7 @@ import os
 import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from dicomnode.domain.errors import SettingsError
 from dicomnode.domain.routes import Destination, DestinationProfile, Peer, Route
@@ -12,6 +12,11 @@ from dicomnode.registry import Registry
 from dicomnode.settings import DestinationSettings, RouteSettings, Settings
 from dicomnode.storage import Store
 from dicomnode.storage.reserve import Reserve, reserve_size
+
+if TYPE_CHECKING:
+    import ssl
+
+    from dicomnode.network.tls import TlsFiles
 
 PROFILES: Mapping[str, DestinationProfile] = {
     profile.name: profile
@@ -126,6 +131,28 @@ def _route(one: RouteSettings) -> Route:
     )
 
 
+def tls_files(settings: Settings) -> "TlsFiles | None":
+    """Certificates of the DICOM listener; None for plain DICOM."""
+    tls = settings.dicom.tls
+    if tls is None:
+        return None
+    from dicomnode.network.tls import TlsFiles  # brings pynetdicom, which status and its like need not load
+
+    ca = settings.absolute(tls.ca) if tls.ca is not None else None
+    return TlsFiles(settings.absolute(tls.certificate), settings.absolute(tls.key), ca, tls.require_client)
+
+
+def tls_context(settings: Settings) -> "ssl.SSLContext | None":
+    """For the DICOM listener; None for plain DICOM. Raises SettingsError that names file and remedy."""
+    files = tls_files(settings)
+    if files is None:
+        return None
+    from dicomnode.network.tls import days_valid, server_context
+
+    days_valid(files)
+    return server_context(files)
+
+
 def not_built(settings: Settings) -> Iterable[SettingsError]:
     """Settings that are understood but whose part does not exist yet: starting all the same would break what they promise."""
     for one in settings.destinations:
@@ -141,9 +168,5 @@ def not_built(settings: Settings) -> Iterable[SettingsError]:
             supported(destination)
         except SettingsError as error:
             yield error
-    if settings.dicom.tls is not None:
-        yield SettingsError(
-            "dicom.tls is set, and TLS is not built yet", "remove it and keep the listener on loopback or behind a TLS proxy"
-        )
     if not settings.database_url.startswith("sqlite"):
         yield SettingsError("database.url names a server, which is not built yet", "use sqlite:////path/to/dicomnode.db")

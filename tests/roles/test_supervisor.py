@@ -148,7 +148,11 @@ def test_an_older_database_names_the_upgrade(node: Callable[..., Node], capfd: p
             "names pipeline 'chest_cd', which does not exist",
         ),
         ({"settings": {"node": {"data_dir": "/proc/dicomnode"}}}, [], "folder /proc/dicomnode cannot be made"),
-        ({"settings": {"dicom": {"tls": {"certificate": "c", "key": "k"}}}}, [], "TLS is not built yet"),
+        (
+            {"settings": {"dicom": {"tls": {"certificate": "c", "key": "k"}}}},
+            [],
+            "/c cannot be read: No such file or directory — correct the path",
+        ),
         ({"settings": {"dicom": {"prot": 104}}}, [], "unknown setting dicom.prot — the nearest one is dicom.port"),
     ],
 )
