@@ -90,14 +90,19 @@ class Hands:
         self._sync_s += _WEIGHT * (time.perf_counter() - began - self._sync_s)
 
     def finishing(self) -> bool:
-        """An instance is complete but for row and sync, until `finished`. Whether to sync it beside is worth the hand-over.
+        """An instance is complete but for row and sync, until `finished`. Whether to sync it beside the caller pays."""
+        with self._lock:
+            self._at_once += 1
+        return self.pay
+
+    @property
+    def pay(self) -> bool:
+        """Whether doing something while the disk is busy is worth its price in processor time.
 
         One sender waits for the disk, and any hand-over is cheaper. Of many senders others work while one waits: then only the
         processor's time counts, unless the disk is so slow that even they do not fill it.
         """
-        with self._lock:
-            self._at_once += 1
-        return self._sync_s > _HAND_OVER_S * self._at_once
+        return self._sync_s > _HAND_OVER_S * (self._at_once or 1)
 
     def finished(self) -> None:
         """It is durable, or given up."""

@@ -19,7 +19,7 @@ from dicomnode.storage.durable import storage_error, sync_folder, write_pieces
 from dicomnode.storage.hands import Hand, Hands
 from dicomnode.storage.pool import SETTLED, Place, Pool
 
-# What is hashed while it is written; of more the digest is made while the disk is busy.
+# What is always hashed while it is written; of more the digest is made, read back, while the disk is busy: if that pays.
 _SMALL = 1 << 16
 # Of a big object so much is hashed and sent to disk at once, beside the next; memory stays flat, the last sync short.
 _STRIDE = 8 << 20
@@ -99,7 +99,7 @@ class InstanceWriter(ABC):
             else:
                 written = write_pieces(self._descriptor, pieces)
             before, self._size = self._size, self._size + written
-            if self._hashed == before and self._size <= _SMALL:
+            if self._hashed == before and (self._size <= _SMALL or (self._size <= _STRIDE and not self._hands.pay)):
                 for piece in pieces:
                     self._digest.update(piece)
                 self._hashed = self._size
