@@ -11,7 +11,7 @@ class Received:
     """One instance whose bytes are on disk, before its row is.
 
     path: relative to the store's root. sha256: of the data set as received (without preamble and file meta).
-    pixel_digest: SHA-256 of the value bytes of (7FE0,0010) (or float variants), "" without pixels.
+    pixel_digest: "" since contradictions are judged from the two files; rows of earlier versions hold one.
     attributes: indexed DICOM keywords → text values, multiple values joined by a backslash.
     """
 
