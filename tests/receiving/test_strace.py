@@ -73,17 +73,22 @@ def trace(tmp_path: Path) -> Path:
     return tmp_path / "trace"
 
 
-def store_under_strace(tmp_path: Path, trace: Path, order: str, images: int) -> tuple[list[str], list[Call]]:
+def store_under_strace(
+    tmp_path: Path, trace: Path, order: str, images: int, associations: int = 1
+) -> tuple[list[str], list[Call]]:
     """Paths of the stored files in the order of arrival, and the calls from the start of the process to the release."""
     delayed = f"inject=fdatasync,fsync:delay_enter={_SYNC_US}"
     prefix = [tool("strace", "strace"), "-f", "-y", "-s", "256", "-o", trace, "-e", f"trace={_WANTED}", "-e", delayed]
     node = ReceiveProcess(tmp_path / "node", settings={"storage": {"order": order}}, prefix=prefix)
     book = Bookkeeping()
-    with node, RawSender(node.port) as sender:
-        assert sender.associate() == ASSOCIATE_AC
+    with node:
         pictures = Images()
-        assert [send_one(sender, pictures, book) for _ in range(images)] == [0] * images
-        assert sender.release() == RELEASE_RP
+        for _ in range(associations):
+            with RawSender(node.port) as sender:
+                assert sender.associate() == ASSOCIATE_AC
+                assert [send_one(sender, pictures, book) for _ in range(images)] == [0] * images
+                assert sender.release() == RELEASE_RP
+        images *= associations
         wait_until(lambda: len(responses(calls_of(trace))) >= images, what="the trace to be written")
     with closing(node.registry()) as registry:
         known = [registry.instance(uid) for uid in book.acknowledged]
@@ -122,6 +127,20 @@ def test_success_is_sent_after_bytes_folder_entry_and_row_are_on_disk(
     window = [call for call in calls if before < call.began and call.ended < last]
     own = syncs(window, *names_of(calls, paths[-1]), Path(paths[-1]).parent.as_posix(), "dicomnode.db-wal")
     assert in_series(own) <= most_in_series, own
+
+
+@pytest.mark.parametrize(("order", "most_in_series"), [("serial", 3), ("parallel", 1)])
+def test_an_association_for_each_image_costs_no_sync_more(tmp_path: Path, trace: Path, order: str, most_in_series: int) -> None:
+    _, calls = store_under_strace(tmp_path, trace, order, images=1, associations=3)
+    accepted = [call for call in calls if call.name in {"sendto", "sendmsg"} and '"\\2\\0' in call.arguments]
+    answers = responses(calls)
+    assert len(accepted) == len(answers) == 3
+    counts = []
+    for opened, answer in list(zip(accepted, answers, strict=True))[1:]:
+        window = [call for call in calls if opened.ended < call.began and call.ended < answer.began]
+        counts.append(in_series(call for call in window if call.name in {"fsync", "fdatasync"}))
+    # The least: the side thread may just then note the end of the association before.
+    assert 1 <= min(counts) <= most_in_series
 
 
 def names_of(calls: Iterable[Call], path: str) -> list[str]:
