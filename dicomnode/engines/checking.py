@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -148,6 +149,7 @@ def _metadata_findings(folder: Path, sidecar: Sidecar) -> Iterator[CheckFinding]
         yield CheckFinding(
             "warning", f"metadata.json says version {metadata['version']}, {SIDECAR_NAME} {sidecar.version}", "make them equal"
         )
+    yield from _package_findings(metadata)
     channels = metadata.get("network_data_format", {}).get("outputs", {}).get("pred", {}).get("channel_def")
     # A bundle's own postprocessing may combine channels into labels of other numbers.
     if channels and sidecar.postprocess != "bundle":
@@ -158,3 +160,16 @@ def _metadata_findings(folder: Path, sidecar: Sidecar) -> Iterator[CheckFinding]
                 f"{SIDECAR_NAME} uses channels {missing} that channel_def does not have",
                 "correct the channel numbers",
             )
+
+
+def _package_findings(metadata: dict[str, Any]) -> Iterator[CheckFinding]:
+    """Libraries that the bundle names and that are not there: some it needs only for training, so they keep nothing back."""
+    for key in ("required_packages_version", "optional_packages_version"):
+        named = metadata.get(key)
+        for name in sorted(named) if isinstance(named, dict) else ():
+            try:
+                version(str(name))
+            except PackageNotFoundError:
+                yield CheckFinding(
+                    "info", f"metadata.json names {name}, which is not installed", "install it if the bundle fails"
+                )

@@ -112,21 +112,18 @@ def test_configurations_in_yaml_are_read_like_json(tmp_path: Path) -> None:
 
 
 def test_an_argument_that_monai_dropped_is_left_out_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    network = {
-        "_target_": "UNet",
-        "spatial_dims": 3,
-        "in_channels": 1,
-        "out_channels": 2,
-        "channels": [4, 8],
-        "strides": [2],
-    }
-    folder = write_bundle(tmp_path / "dropped", ct_segmentation(network_def=network), ONE)
-    (folder / "configs" / "inference.json").write_text(
-        (folder / "configs" / "inference.json").read_text().replace('"spatial_dims": 3,', '"spatial_dims": 3, "img_size": 96,')
-    )
+    """swin_unetr_btcv: SwinUNETR lost its img_size; the weights, which must fit, prove that it is the same network."""
+    network = {"_target_": "SwinUNETR", "in_channels": 1, "out_channels": 2, "feature_size": 12, "depths": [1, 1, 1, 1]}
+    windows = {**WINDOWS, "roi_size": [64, 32, 32], "overlap": 0.0}
+    config = ct_segmentation(network_def=network, inferer=windows)
+    config["preprocessing"]["transforms"][3]["pixdim"] = [3.0, 3.0, 3.0]
+    folder = write_bundle(tmp_path / "dropped", config, ONE)
+    written = folder / "configs" / "inference.json"
+    written.write_text(written.read_text().replace('"in_channels": 1,', '"in_channels": 1, "img_size": [32, 32, 32],', 1))
     with caplog.at_level(logging.WARNING):
-        assert load_pipeline(folder, device="cpu")
+        found = run(folder)
     assert "img_size" in caplog.text
+    assert all(label_map.labels.shape == SHAPE for label_map in found.label_maps)  # random weights: anything, but in its place
 
 
 # --- several series
