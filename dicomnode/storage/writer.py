@@ -41,12 +41,11 @@ class InFlight:
         """The row is committed and the bytes are durable; or (not `kept`) the file is gone, or nobody's any more."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
-            try:
-                if kept:
+            if kept:
+                with suppress(OSError):  # only a hint for the next start; some file systems know no modes
                     os.fchmod(descriptor, SETTLED)
-            finally:
-                os.close(descriptor)
-                self._pool.settle(self._place)
+            os.close(descriptor)
+            self._pool.settle(self._place)
 
     @property
     def ended(self) -> bool:
