@@ -40,7 +40,7 @@ def boxes(item: dict[str, Any], image: MetaTensor, rules: BoxRules, source: Grid
         raise PipelineError(
             f"the detector gives boxes {corners.shape}, labels {labels.shape}, scores {scores.shape}", "correct [boxes]"
         )
-    affine = np.linalg.inv(ras_affine(source)) @ np.asarray(image.affine, dtype=float)  # image (x, y, z) → source (x, y, z)
+    affine = np.linalg.inv(ras_affine(source)) @ image.affine.cpu().numpy().astype(float)  # image (x, y, z) → source (x, y, z)
     found = [
         Box(_label(int(label), rules), *_span(corner, affine, source.shape), float(min(max(score, 0.0), 1.0)))
         for corner, label, score in zip(corners, labels, scores, strict=True)

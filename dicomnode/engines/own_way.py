@@ -145,7 +145,7 @@ def grid_of_map(values: torch.Tensor) -> Grid:
             f"the network gives a map of shape {tuple(values.shape)}, not of its image's", "use an inferer that keeps the shape"
         )
     sizes = (*values.shape[1:], 1)[:3]
-    return grid_of(sizes, np.asarray(values.affine, dtype=float))
+    return grid_of(sizes, values.affine.cpu().numpy().astype(float))
 
 
 def map_array(values: torch.Tensor) -> np.ndarray[Any, Any]:

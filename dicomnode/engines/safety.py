@@ -38,6 +38,7 @@ _DENIED_CLASSES = re.compile(
     r"|ResNetFeatures)\w*$"
 )
 _DEEPEST = 64
+_LARGEST_BYTES = 4 * 2**20  # of a configuration; the largest of the Model Zoo has 50 KB
 _SPECIAL_KEYS = frozenset({"_target_", "_disabled_", "_requires_", "_desc_"})
 _PLAIN_KEYS = frozenset({"_target_", "_mode_"})
 _DOTTED_NAME = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)*")
@@ -62,7 +63,7 @@ class Examined:
 def read_config(path: Path) -> dict[str, Any]:
     """The raw mapping in a .json, .yaml or .yml file. Raises PipelineError where it is none or names a key twice."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _bounded_text(path)
         is_json = path.suffix == ".json"
         # A SafeLoader, and stricter: ruff cannot know.
         raw = json.loads(text, object_pairs_hook=_without_duplicates) if is_json else yaml.load(text, _PlainLoader)  # noqa: S506
@@ -75,6 +76,13 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise PipelineError(f"{path} holds no table of keys", f"it must hold {', '.join(WANTED_KEYS)}")
     return raw
+
+
+def _bounded_text(path: Path) -> str:
+    size = path.stat().st_size
+    if size > _LARGEST_BYTES:
+        raise ValueError(f"it has {size} bytes, at most {_LARGEST_BYTES} allowed")
+    return path.read_text(encoding="utf-8")
 
 
 def examine(config: Mapping[str, Any], wanted: Iterable[str] = WANTED_KEYS) -> Examined:
