@@ -189,6 +189,8 @@ def take_over_libraries() -> None:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
+    # Else Python keeps each different text that it has shown, and texts quote what a peer sent: memory without end.
+    warnings.filterwarnings("always", category=UserWarning)
     warnings.showwarning = _warning
 
 
