@@ -2,7 +2,7 @@
 
 import structlog
 
-from dicomnode.storage.reserve import Reserve, ReserveChange
+from dicomnode.storage import Reserve, ReserveChange
 
 _log = structlog.get_logger()
 

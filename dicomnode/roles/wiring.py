@@ -10,8 +10,7 @@ from dicomnode.domain.errors import SettingsError
 from dicomnode.domain.routes import Destination, DestinationProfile, Peer, Route
 from dicomnode.registry import Registry
 from dicomnode.settings import DestinationSettings, RouteSettings, Settings
-from dicomnode.storage import Store
-from dicomnode.storage.reserve import Reserve, reserve_size
+from dicomnode.storage import Reserve, Store, reserve_size
 
 if TYPE_CHECKING:
     import ssl

@@ -9,6 +9,7 @@ that its group may not read is not yet settled; below the reserve nothing is beg
 from dicomnode.storage.fsck import FsckReport, KnownFile, fsck
 from dicomnode.storage.part10 import FileMeta, data_set_offset, sop_instance_uid_in
 from dicomnode.storage.pool import LeftOpen, is_pool_file, is_settled
+from dicomnode.storage.reserve import Reserve, ReserveChange, reserve_size
 from dicomnode.storage.store import Store
 from dicomnode.storage.writer import InstanceWriter, StoredBytes
 
@@ -18,11 +19,14 @@ __all__ = [
     "InstanceWriter",
     "KnownFile",
     "LeftOpen",
+    "Reserve",
+    "ReserveChange",
     "Store",
     "StoredBytes",
     "data_set_offset",
     "fsck",
     "is_pool_file",
     "is_settled",
+    "reserve_size",
     "sop_instance_uid_in",
 ]
