@@ -16,8 +16,6 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pydantic_settings import SettingsError as UnreadableVariable
 
 from dicomnode.domain.errors import SettingsError
-from dicomnode.domain.sop_classes import extra_storage_class
-from dicomnode.domain.transfer_syntaxes import transfer_syntax_uid
 from dicomnode.settings_problems import (
     CONFIG_VARIABLE,
     PREFIX,
@@ -91,11 +89,23 @@ def _texts(value: object) -> object:
     return tuple(str(one) for one in values)
 
 
+def _sop_class(text: str) -> str:
+    from dicomnode.domain.sop_classes import extra_storage_class  # brings pydicom, which status and its like need not load
+
+    return extra_storage_class(text)
+
+
+def _transfer_syntax(text: str) -> str:
+    from dicomnode.domain.transfer_syntaxes import transfer_syntax_uid  # pydicom, too
+
+    return transfer_syntax_uid(text)
+
+
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Host = Annotated[str, AfterValidator(_host)]
 Device = Annotated[str, AfterValidator(_device)]
-SopClass = Annotated[str, AfterValidator(extra_storage_class)]
-TransferSyntax = Annotated[str, AfterValidator(transfer_syntax_uid)]
+SopClass = Annotated[str, AfterValidator(_sop_class)]
+TransferSyntax = Annotated[str, AfterValidator(_transfer_syntax)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
