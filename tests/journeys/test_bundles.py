@@ -20,8 +20,8 @@ from tests.cli.conftest import command, type_command  # noqa: F401 - a fixture
 from tests.engines.series import write_radiograph, write_series
 from tests.engines.test_other_tasks import SOFTMAX, density, mean_of
 from tests.engines.test_own_way import as_values, depth_mm, oblique_affine
-from tests.engines.test_variants import BRATS, brats_config, nested
-from tests.engines.zoo import ct_segmentation, retinanet, thresholds, write_bundle
+from tests.engines.test_variants import BRATS, brats_config, nested, slices_config
+from tests.engines.zoo import convolution, ct_segmentation, retinanet, thresholds, write_bundle
 
 AFFINE = oblique_affine()
 DEPTH = depth_mm(AFFINE)
@@ -86,6 +86,17 @@ def inferred(command: type_command, node: Path, series: Path, pipeline: str, out
     return run, [pydicom.dcmread(one["path"]) for one in run["objects"]]
 
 
+def instances_of(series: Path) -> list[str]:
+    """SOP Instance UIDs in the order of the slices."""
+    return [str(pydicom.dcmread(path).SOPInstanceUID) for path in sorted(series.iterdir())]
+
+
+def labels_of(run: dict[str, Any], series: Path) -> Any:
+    """The segmentation's label map, (slice, row, column), found by the instances that its frames name."""
+    segmentation = hd.seg.segread(run["objects"][0]["path"])
+    return segmentation.get_pixels_by_source_instance(instances_of(series), combine_segments=True)
+
+
 def test_a_zoo_bundle_is_added_by_its_address_and_its_segmentation_lies_on_the_source(
     command: type_command,  # noqa: F811
     node: Path,
@@ -110,9 +121,7 @@ def test_a_zoo_bundle_is_added_by_its_address_and_its_segmentation_lies_on_the_s
     assert run["outcome"] == "done", run
     assert [one.Modality for one in objects] == ["SEG", "SR", "OT"]
     assert objects[0].SegmentSequence[0].SegmentedPropertyTypeCodeSequence[0].CodeValue == "78961009"
-    segmentation = hd.seg.segread(run["objects"][0]["path"])
-    sources = [pydicom.dcmread(path).SOPInstanceUID for path in sorted(series.iterdir())]
-    labels = segmentation.get_pixels_by_source_instance(sources, combine_segments=True)
+    labels = labels_of(run, series)
     assert not labels[DEPTH < -0.6].any()
     assert labels[DEPTH > 0.6].all()
 
@@ -158,6 +167,77 @@ def test_a_mammogram_is_classified_to_a_report_and_a_page(
     (statement,) = run["findings"]["classifications"]
     assert statement["value"] == "Dense"
     assert "Dense" in str(objects[0])
+
+
+def test_a_network_over_slices_segments_an_mr(
+    command: type_command,  # noqa: F811
+    node: Path,
+    tmp_path: Path,
+) -> None:
+    folder = write_bundle(
+        tmp_path / "short_axis",
+        slices_config(),
+        None,
+        metadata=described({"0": "background", "1": "left ventricle"}, "MRI", spatial_shape=[48, 48]),
+        weigh=thresholds(0.5),
+    )
+    assert command("pipelines", "add", folder, "--config", node).code == 0
+    series = write_series(tmp_path / "mr", as_values(DEPTH), AFFINE, "MR")
+    run, objects = inferred(command, node, series, "short_axis", tmp_path / "out")
+    assert run["outcome"] == "done", run
+    assert [one.Modality for one in objects] == ["SEG", "SR", "OT"]
+    labels = labels_of(run, series)
+    assert not labels[DEPTH < -0.6].any()
+    assert labels[DEPTH > 0.6].all()
+
+
+def test_segments_within_each_other_all_reach_the_segmentation(
+    command: type_command,  # noqa: F811
+    node: Path,
+    tmp_path: Path,
+) -> None:
+    config = brats_config()
+    config["network_def"] = convolution(2)
+    config["preprocessing"]["transforms"][2] = {"_target_": "ScaleIntensityRanged", "keys": "image"} | {
+        "a_min": 0, "a_max": 100, "b_min": 0, "b_max": 1
+    }  # fmt: skip
+
+    def nested_limits(network: Any) -> None:
+        network.weight.fill_(100.0)
+        network.bias[0], network.bias[1] = -50.0, -80.0  # from 50 on, and from 80 on: 3 mm deeper
+
+    metadata = described({"0": "liver", "1": "liver tumor"})
+    folder = write_bundle(tmp_path / "tumour", config, None, metadata=metadata, weigh=nested_limits)
+    assert command("pipelines", "add", folder, "--config", node).code == 0
+    series = write_series(tmp_path / "ct", as_values(DEPTH), AFFINE)
+    run, objects = inferred(command, node, series, "tumour", tmp_path / "out")
+    assert run["outcome"] == "done", run
+    assert objects[0].SegmentsOverlap == "YES"
+    segmentation = hd.seg.segread(run["objects"][0]["path"])
+    both = segmentation.get_pixels_by_source_instance(instances_of(series), combine_segments=False)
+    for segment, deep in ((0, 0), (1, 3)):
+        assert not both[..., segment][deep - 0.1 > DEPTH].any()
+        assert both[..., segment][deep + 0.1 < DEPTH].all()
+
+
+def test_a_segmented_mammogram_is_a_segmentation_of_its_pixels(
+    command: type_command,  # noqa: F811
+    node: Path,
+    tmp_path: Path,
+) -> None:
+    config = ct_segmentation(network_def=convolution(2, dims=2), inferer={"_target_": "SimpleInferer"})
+    del config["preprocessing"]["transforms"][2:4]  # a projection has no orientation in the patient, and no spacing there
+    rows, columns = np.mgrid[:64, :48]
+    inside = (rows > 40) & (columns < 15)
+    metadata = described({"0": "background", "1": "breast"}, "MG", spatial_shape=[64, 48])
+    folder = write_bundle(tmp_path / "breast", config, None, metadata=metadata, weigh=thresholds(0.5))
+    added = command("pipelines", "add", folder, "--config", node)
+    assert added.code == 0, added.err
+    series = write_radiograph(tmp_path / "mg", inside * 100)
+    run, objects = inferred(command, node, series, "breast", tmp_path / "out")
+    assert run["outcome"] == "done", run
+    assert objects[0].Modality == "SEG"
+    assert np.array_equal(labels_of(run, series)[0] == 1, inside)
 
 
 def test_a_model_of_four_series_says_which_it_misses(
