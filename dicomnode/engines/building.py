@@ -5,8 +5,9 @@ import inspect
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import monai.inferers
@@ -30,12 +31,46 @@ _HOME_MODULES = (
 _SCRIPTS = "scripts"  # the package in which Model Zoo bundles keep their own code
 
 
+class OwnCode:
+    """The code of a trusted bundle: its folder can be imported from only within `importable`.
+
+    Every bundle of the Model Zoo calls its package `scripts`; two of them must not get each other's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = str(folder)
+        self._modules: dict[str, ModuleType] = {}
+
+    @contextmanager
+    def importable(self) -> Iterator[None]:
+        """For building the bundle, and for running it, since code may import when it is called."""
+        others = _without_scripts()
+        sys.modules.update(self._modules)
+        sys.path.insert(0, self._folder)
+        importlib.invalidate_caches()
+        try:
+            yield
+        finally:
+            sys.path.remove(self._folder)
+            self._modules = _without_scripts()
+            sys.modules.update(others)
+
+
+def _without_scripts() -> dict[str, ModuleType]:
+    """Takes the modules of `scripts` out of the process, and gives them."""
+    names = [name for name in sys.modules if name.partition(".")[0] == _SCRIPTS]
+    return {name: sys.modules.pop(name) for name in names}
+
+
 def build(
-    config: Mapping[str, Any], folder: Path, device: torch.device, wanted: Sequence[str], *, trusted: bool
+    config: Mapping[str, Any], folder: Path, device: torch.device, wanted: Sequence[str], *, own_code: OwnCode | None
 ) -> dict[str, Any]:
-    """The objects of the `wanted` keys that `config` has. Raises PipelineError for what is not allowed or cannot be built."""
+    """The objects of the `wanted` keys that `config` has; own_code: of a trusted bundle, else None.
+
+    Raises PipelineError for what is not allowed or cannot be built.
+    """
     config = {**config, "network_def": _fitted(config["network_def"])} if "network_def" in config else dict(config)
-    if trusted:
+    if own_code is not None:
         _log.warning("pipeline %s runs code of its bundle: its digest is trusted", folder.name)
         parser = ConfigParser({**config, "_meta_": read_metadata(folder)})
     else:
@@ -43,8 +78,8 @@ def build(
     parser["bundle_root"] = str(folder)
     parser["device"] = f"$torch.device('{device}')"
     try:
-        with _own_code(folder) if trusted else _nothing_else():
-            for key in ("imports", "import") if trusted else ():
+        with own_code.importable() if own_code is not None else nullcontext():
+            for key in ("imports", "import") if own_code is not None else ():
                 if key in config:
                     parser.get_parsed_content(key)
             return {key: parser.get_parsed_content(key) for key in wanted if key in parser}
@@ -117,25 +152,3 @@ def _fitted(value: Any) -> Any:
     if "pretrained" in parameters:
         fitted.setdefault("pretrained", False)  # the weights are the bundle's, and nothing is fetched
     return fitted
-
-
-@contextmanager
-def _nothing_else() -> Iterator[None]:
-    yield
-
-
-@contextmanager
-def _own_code(folder: Path) -> Iterator[None]:
-    """The bundle's folder can be imported from, and only within: two bundles may both have a package `scripts`."""
-    kept = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == _SCRIPTS}
-    for name in kept:
-        del sys.modules[name]
-    importlib.invalidate_caches()
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))
-        for name in [name for name in sys.modules if name.partition(".")[0] == _SCRIPTS]:
-            del sys.modules[name]
-        sys.modules.update(kept)

@@ -10,7 +10,7 @@ import monai.transforms
 import torch
 
 from dicomnode.domain.errors import PipelineError
-from dicomnode.engines.building import build
+from dicomnode.engines.building import OwnCode, build
 from dicomnode.engines.catalogue import inference_file, verified_weights
 from dicomnode.engines.kinds import refuse_kind
 from dicomnode.engines.safety import OWN_WAY_KEYS, WANTED_KEYS, from_memory, read_config, without_file_transforms
@@ -36,6 +36,7 @@ class Bundle:
     inferer: Any
     device: torch.device
     postprocessing: tuple[Any, ...] = ()
+    own_code: OwnCode | None = None  # of a trusted bundle
 
 
 def load_bundle(folder: Path, sidecar: Sidecar, device: torch.device, *, trusted: bool) -> Bundle:
@@ -48,7 +49,8 @@ def load_bundle(folder: Path, sidecar: Sidecar, device: torch.device, *, trusted
     own_way = sidecar.postprocess == "bundle"
     wanted = tuple(key for key in (OWN_WAY_KEYS if own_way else WANTED_KEYS) if not (whole and key == "network_def"))
     prepared = from_memory(config) if own_way else without_file_transforms(config)
-    content = build(prepared, folder, device, wanted, trusted=trusted)
+    own_code = OwnCode(folder) if trusted else None
+    content = build(prepared, folder, device, wanted, own_code=own_code)
     if own_way and content.get("inferer") is None:
         content["inferer"] = monai.inferers.SimpleInferer()
     if missing := [key for key in wanted if content.get(key) is None and key != "postprocessing"]:
@@ -64,6 +66,7 @@ def load_bundle(folder: Path, sidecar: Sidecar, device: torch.device, *, trusted
         inferer=content["inferer"],
         device=device,
         postprocessing=tuple(_flat(content.get("postprocessing") or ())),
+        own_code=own_code,
     )
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,12 @@ class OwnReading:
         source, item = self._item(image, others)
         if isinstance(item, Refusal):
             return item
+        with self._bundle.own_code.importable() if self._bundle.own_code is not None else nullcontext():
+            return self._run(item, image, source, bfloat16=bfloat16, began=began, tell=tell)
+
+    def _run(
+        self, item: dict[str, Any], image: Volume | Image2D, source: Grid, *, bfloat16: bool, began: float, tell: Progress
+    ) -> tuple[Conclusion, dict[str, float]]:
         item = own_way.preprocess(self._bundle, item)
         preprocessed = time.perf_counter()
         tell("forward", 0.2)

@@ -1,5 +1,6 @@
 """Bundles that classify or detect, that bring code of their own, or that no node can run."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -182,14 +183,20 @@ def test_two_trusted_bundles_have_scripts_of_their_own(tmp_path: Path) -> None:
         (folder / "scripts").mkdir()
         (folder / "scripts" / "__init__.py").write_text("")
         (folder / "scripts" / "own.py").write_text(
-            f"from monai.inferers import SimpleInferer\nNAME = {name!r}\n"
+            "from monai.inferers import SimpleInferer\n"
             "class Scaled(SimpleInferer):\n"
-            "    def __init__(self, factor):\n        self.factor, self.name = factor, NAME\n"
-            "    def __call__(self, inputs, network):\n        return self.factor * network(inputs)\n"
+            "    def __init__(self, factor):\n        self.factor = factor\n"
+            "    def __call__(self, inputs, network):\n"
+            "        from scripts.late import SIGN\n"
+            "        return SIGN * self.factor * network(inputs)\n"
         )
-        made.append(found_by(folder, as_volume(as_values(DEPTH), AFFINE), trusted=True))
-    near(made[0].label_maps[0].labels == 1, DEPTH, 0.6)
-    near(made[1].label_maps[0].labels == 1, -DEPTH, 0.6)
+        (folder / "scripts" / "late.py").write_text(f"SIGN = {factor}\n")  # factor × SIGN is 1: only with one's own scripts
+        made.append(load_pipeline(folder, device="cpu", trusted_digests=frozenset({bundle_digest(folder)})))
+    for pipeline in made:
+        found = pipeline.run(as_volume(as_values(DEPTH), AFFINE))
+        assert isinstance(found, Findings)
+        near(found.label_maps[0].labels == 1, DEPTH, 0.6)
+    assert not [name for name in sys.modules if name.partition(".")[0] == "scripts"]
 
 
 # --- what no node can run

@@ -254,9 +254,9 @@ BOXES = '[boxes]\nlabels = ["Nodule"]\nmin_probability = 0.5\nmax_count = 2\n'
 
 
 def _retinanet_weights(folder: Path, config: Mapping[str, Any]) -> None:
-    from dicomnode.engines.building import build
+    from dicomnode.engines.building import OwnCode, build
 
-    content = build(config, folder, torch.device("cpu"), ("network_def",), trusted=True)
+    content = build(config, folder, torch.device("cpu"), ("network_def",), own_code=OwnCode(folder))
     network = content["network_def"]
     with torch.no_grad():
         for name, parameter in network.named_parameters():
