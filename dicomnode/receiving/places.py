@@ -89,8 +89,8 @@ class _Place:
         if occupant.doing is Doing.IDLE:
             grace_s = _PROVEN_GRACE_S if occupant.instances or merited else 0.0 if hurried else _NEW_GRACE_S
             return now - occupant.last_active >= grace_s
-        proven = occupant.instances or (merited and hurried)
-        return not proven and self._stalled(now, _HURRIED_WINDOW_S if hurried else _WINDOW_S)
+        window_s = _HURRIED_WINDOW_S if hurried and not merited else _WINDOW_S
+        return not occupant.instances and self._stalled(now, window_s)
 
     def _stalled(self, now: float, window_s: float) -> bool:
         age, received = now - self.measured_at, self.occupant.received_bytes - self.measured_bytes

@@ -164,3 +164,14 @@ def test_before_a_caller_of_merit_strangers_have_no_grace_but_keep_what_they_are
         clock.now += 0.1
         sending.received_bytes += 1000
         assert not places.make_room("10.0.0.1", "CT1")
+
+
+def test_a_good_name_does_not_keep_the_places_of_those_who_only_dribble_under_it() -> None:
+    useful = Association(instances=1)
+    dribbling = [Association(doing=Doing.RECEIVING) for _ in range(3)]
+    places, clock = full_house(useful, *dribbling, most=3)
+    places.leave(useful)
+    while clock.now < 3.0 and not any(one.ended for one in dribbling):
+        places.make_room("10.0.0.1", "CT1")
+        clock.now += 0.1
+    assert sum(one.ended for one in dribbling) == 1
