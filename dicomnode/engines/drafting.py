@@ -60,6 +60,9 @@ def draft_sidecar(folder: Path, *, modality: str | None = None, name: str | None
         *_bundle_lines(folder, given, config, is_image=is_image),
         "",
         *_output_lines(task, made, config, metadata, doubts),
+        "",
+        "[fast]",
+        "own_resampling = true",
     ]
     return Draft("\n".join(lines) + "\n", tuple(doubts))
 

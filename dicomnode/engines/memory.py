@@ -24,6 +24,11 @@ class FromMemoryd(MapTransform):  # type: ignore[misc]
         super().__init__(keys, allow_missing_keys=True)  # a label's key is loaded only where somebody evaluates
         self._channel_first = EnsureChannelFirst() if ensure_channel_first else None
 
+    @property
+    def makes_channel(self) -> bool:
+        """Whether the loader that it stands for gives the channel axis."""
+        return self._channel_first is not None
+
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """A copy of `data`, channels first where that was asked for."""
         item = dict(data)

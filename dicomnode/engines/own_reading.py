@@ -16,8 +16,8 @@ from dicomnode.engines.memory import image_tensor, volume_grid, volumes_tensor
 from dicomnode.engines.own_boxes import Tracked, boxes, lesions
 from dicomnode.engines.own_maps import label_maps
 from dicomnode.engines.own_statements import statements
-from dicomnode.engines.sidecar import Sidecar
-from dicomnode.engines.spatial import grid_of
+from dicomnode.engines.sidecar import RunRules, Sidecar
+from dicomnode.engines.spatial import grid_of, meta_tensor, network_grid
 from dicomnode.engines.values import Conclusion, Progress
 from dicomnode.imaging.resampling import Grid, linear_on
 
@@ -34,7 +34,7 @@ class OwnReading:
         self._keys = own_way.Keys(sidecar.bundle.image_key, sidecar.bundle.prediction_key)
 
     def read(
-        self, image: Volume | Image2D, others: Mapping[str, Volume], *, bfloat16: bool, tell: Progress
+        self, image: Volume | Image2D, others: Mapping[str, Volume], *, run: RunRules, tell: Progress
     ) -> tuple[Conclusion, dict[str, float]] | Refusal:
         """What the bundle finds, with seconds for each step. Raises PipelineError, ResourceExhausted."""
         began = time.perf_counter()
@@ -42,18 +42,22 @@ class OwnReading:
         if isinstance(item, Refusal):
             return item
         with self._bundle.own_code.importable() if self._bundle.own_code is not None else nullcontext():
-            return self._run(item, image, source, bfloat16=bfloat16, began=began, tell=tell)
+            return self._run(item, image, source, run, began, tell)
 
     def _run(
-        self, item: dict[str, Any], image: Volume | Image2D, source: Grid, *, bfloat16: bool, began: float, tell: Progress
+        self, item: dict[str, Any], image: Volume | Image2D, source: Grid, run: RunRules, began: float, tell: Progress
     ) -> tuple[Conclusion, dict[str, float]]:
-        item = own_way.preprocess(self._bundle, item)
+        ours = own_way.taken_over(self._bundle, self._keys) if run.own_resampling and self._is_one_volume(image) else 0
+        if ours and isinstance(image, Volume):
+            grid = network_grid(self._bundle.preprocessing[:ours], source)
+            item = {self._keys.image: meta_tensor(linear_on(image.pixels, source, grid), grid, channel=True)}
+        item = own_way.preprocess(self._bundle.preprocessing[ours:], item)
         preprocessed = time.perf_counter()
         tell("forward", 0.2)
-        item = own_way.predict(self._bundle, item, self._keys, bfloat16=bfloat16)
+        item = own_way.predict(self._bundle, item, self._keys, bfloat16=run.bfloat16)
         predicted = time.perf_counter()
         tell("postprocess", 0.8)
-        conclusion = self._concluded(item, image, source)
+        conclusion = self._concluded(item, image, source, own_inverse=ours > 0)
         done = time.perf_counter()
         tell("postprocess", 1.0)
         return conclusion, {
@@ -98,7 +102,10 @@ class OwnReading:
             )
         return None
 
-    def _concluded(self, item: dict[str, Any], image: Volume | Image2D, source: Grid) -> Conclusion:
+    def _is_one_volume(self, image: Volume | Image2D) -> bool:
+        return isinstance(image, Volume) and len(self._sidecar.bundle.series) < 2
+
+    def _concluded(self, item: dict[str, Any], image: Volume | Image2D, source: Grid, *, own_inverse: bool) -> Conclusion:
         rules = self._sidecar
         if rules.task == "detection":
             return self._detected(item, image, source)
@@ -106,7 +113,7 @@ class OwnReading:
             steps = own_way.steps_for_statements(self._bundle, self._keys, rules.bundle.activation)
             prediction = own_way.postprocess(steps, item)[self._keys.prediction]
             return Conclusion(classifications=statements(prediction, rules))
-        steps = own_way.steps_for_maps(self._bundle, self._keys, source, rules.bundle.activation)
+        steps = own_way.steps_for_maps(self._bundle, self._keys, source, rules.bundle.activation, own_inverse=own_inverse)
         prediction = own_way.postprocess(steps, item)[self._keys.prediction]
         return Conclusion(label_maps=label_maps(prediction, rules.segments, source, _voxel_ml(image)))
 

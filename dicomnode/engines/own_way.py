@@ -19,14 +19,15 @@ from monai.apps.detection.transforms.dictionary import (
     ConvertBoxToStandardModed,
 )
 from monai.data import MetaTensor
-from monai.transforms import Activationsd, AsDiscreted, DeleteItemsd, Invertd
+from monai.transforms import Activationsd, AsDiscreted, DeleteItemsd, EnsureChannelFirstd, Invertd, Spacingd
 
 from dicomnode.domain.errors import PipelineError, ResourceExhausted
 from dicomnode.engines.bundle import Bundle
 from dicomnode.engines.devices import computing, is_out_of_memory
+from dicomnode.engines.memory import FromMemoryd
 from dicomnode.engines.network_run import with_less_memory
 from dicomnode.engines.reasons import first_line
-from dicomnode.engines.spatial import grid_of, ras_affine, same_grid
+from dicomnode.engines.spatial import grid_of, leading_spatial_steps, ras_affine, same_grid
 from dicomnode.imaging.resampling import Grid, slices_on
 
 _log = logging.getLogger(__name__)
@@ -44,11 +45,11 @@ class Keys:
     prediction: str
 
 
-def preprocess(bundle: Bundle, item: Item) -> Item:
-    """`item` through the bundle's preprocessing. Raises PipelineError, ResourceExhausted."""
+def preprocess(steps: Sequence[Callable[[Item], Item]], item: Item) -> Item:
+    """`item` through these steps of a bundle's preprocessing. Raises PipelineError, ResourceExhausted."""
     with _named("preprocessing", "memory ran out while preprocessing"):
-        for transform in bundle.preprocessing:
-            item = transform(item)
+        for step in steps:
+            item = step(item)
         return item
 
 
@@ -97,13 +98,30 @@ def postprocess(steps: Sequence[Callable[[Item], Item]], item: Item) -> Item:
         return item
 
 
-def steps_for_maps(bundle: Bundle, keys: Keys, source: Grid, activation: str) -> list[Callable[[Item], Item]]:
-    """The bundle's postprocessing so that it ends on `source`.
+def taken_over(bundle: Bundle, keys: Keys) -> int:
+    """How many of the first transforms our resampling can stand for, and its way back for their inverse; 0: none.
+
+    They load, make the channel axis, turn and resample one image, and nothing but the prediction is brought back.
+    """
+    loaders = [step for step in bundle.preprocessing[:1] if isinstance(step, FromMemoryd)]
+    count = leading_spatial_steps(bundle.preprocessing[len(loaders) :], keys.image)
+    followed = bundle.preprocessing[len(loaders) : len(loaders) + count]
+    makes_channel = any(loader.makes_channel for loader in loaders) or any(isinstance(s, EnsureChannelFirstd) for s in followed)
+    inverses = [step for step in bundle.postprocessing if isinstance(step, Invertd)]
+    plain = all(tuple(one.keys) == (keys.prediction,) and not any(map(callable, one.post_func)) for one in inverses)
+    resamples = any(isinstance(step, Spacingd) for step in followed)
+    return len(loaders) + count if makes_channel and plain and resamples else 0
+
+
+def steps_for_maps(
+    bundle: Bundle, keys: Keys, source: Grid, activation: str, *, own_inverse: bool
+) -> list[Callable[[Item], Item]]:
+    """The bundle's postprocessing so that it ends on `source`; own_inverse: without its Invertd.
 
     Discrete values are never interpolated: an inverse after argmax takes the nearest voxel, whatever it says. Where there is no
     inverse, probabilities are interpolated onto `source` before they are made discrete.
     """
-    steps = [step for step in bundle.postprocessing if not isinstance(step, _NEVER)]
+    steps = [step for step in bundle.postprocessing if not isinstance(step, (*_NEVER, Invertd) if own_inverse else _NEVER)]
     if _first(steps, Activationsd, keys.prediction) is None and _first(steps, AsDiscreted, keys.prediction) is None:
         steps.insert(0, lambda item: {**item, keys.prediction: activated(item[keys.prediction], activation)})
     inverse = _first(steps, Invertd, keys.prediction)

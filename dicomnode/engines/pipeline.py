@@ -115,7 +115,7 @@ class Pipeline:
 
         tell("preprocess", 0.0)
         reading = OwnReading(self.sidecar, self._bundle, self.identity.digest)
-        concluded = reading.read(image, others, bfloat16=run.bfloat16, tell=tell)
+        concluded = reading.read(image, others, run=run, tell=tell)
         return concluded if isinstance(concluded, Refusal) else self._findings(image, *concluded)
 
     def _predict(self, given: NetworkInput, run: RunRules, begin: float, tell: Progress) -> tuple[Prediction, dict[str, float]]:

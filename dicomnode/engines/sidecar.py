@@ -205,6 +205,7 @@ class RunRules(_Table):
 
     bfloat16: bool = False  # where the machine computes it faster; a window of each is timed
     crop_margin_mm: float | None = Field(default=None, ge=0)  # run only the box of the wanted region, grown by this
+    own_resampling: bool = False  # for "bundle": Orientationd, Spacingd and their inverse by the node's interpolation
     whole_volume_divisor: int | None = Field(default=None, ge=1)  # one window, padded to multiples of this
     whole_volume_max_voxels: int = Field(default=16_000_000, gt=0)  # larger: the bundle's own windows, for memory's sake
 

@@ -74,3 +74,43 @@ def test_labels_come_back_unmirrored_and_unshifted_from_any_oblique_volume(
     assert segment.voxels == np.count_nonzero(label_map.labels)
     assert segment.type.value == "78961009"  # SNOMED CT: spleen, by its name alone
     assert set(found.timings_s) == {"preprocess", "forward", "postprocess"}
+
+
+@pytest.mark.parametrize("layout", ["own inverse", "labels inverted", "no inverse", "loader makes channels", "cropped"])
+def test_our_resampling_gives_what_the_bundles_own_gives(layout: str, tmp_path: Path) -> None:
+    config = ct_segmentation()
+    before, after = (config[key]["transforms"] for key in ("preprocessing", "postprocessing"))
+    if layout == "labels inverted":
+        after[1], after[2] = after[2], after[1]
+    elif layout == "no inverse":
+        del after[1]
+    elif layout == "loader makes channels":
+        before[:2] = [{"_target_": "LoadImaged", "keys": "image", "ensure_channel_first": True}]
+    elif layout == "cropped":
+        before.append(
+            {"_target_": "CropForegroundd", "keys": "image", "source_key": "image", "margin": 2, "allow_smaller": True}
+        )
+    rules = ONE + "[fast]\nown_resampling = true\n"
+    pipeline = load_pipeline(write_bundle(tmp_path / "spleen", config, rules, weigh=thresholds(0.5)), device="cpu")
+    affine = oblique_affine()
+    depth = depth_mm(affine)
+    labels = {}
+    for speed in ("exact", "fast"):
+        found = pipeline.run(as_volume(as_values(depth), affine), speed=speed)  # type: ignore[arg-type]
+        assert isinstance(found, Findings)
+        labels[speed] = found.label_maps[0].labels > 0
+    near(labels["fast"], depth, 0.6)
+    dice = 2 * np.count_nonzero(labels["exact"] & labels["fast"]) / sum(np.count_nonzero(one) for one in labels.values())
+    assert dice > (0.94 if layout == "labels inverted" else 0.995)  # whose own way takes the nearest voxel
+
+
+def test_a_bundle_whose_steps_cannot_be_followed_keeps_its_own_way_at_any_speed(tmp_path: Path) -> None:
+    config = ct_segmentation()
+    config["preprocessing"]["transforms"][3]["mode"] = "nearest"
+    rules = ONE + "[fast]\nown_resampling = true\n"
+    pipeline = load_pipeline(write_bundle(tmp_path / "spleen", config, rules, weigh=thresholds(0.5)), device="cpu")
+    affine = oblique_affine()
+    one, other = (pipeline.run(as_volume(as_values(depth_mm(affine)), affine), speed=s) for s in ("exact", "fast"))  # type: ignore[arg-type]
+    assert isinstance(one, Findings)
+    assert isinstance(other, Findings)
+    assert np.array_equal(one.label_maps[0].labels, other.label_maps[0].labels)
