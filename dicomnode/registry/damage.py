@@ -43,4 +43,4 @@ def _series_of(session: Session, paths: Sequence[Path]) -> Iterator[tuple[int, i
             .join(Instance, Instance.series_id == Series.id)
             .where(Instance.path.in_(names[start : start + _AT_ONCE]))
         )
-        yield from session.execute(statement).tuples()
+        yield from ((row.id, row.study_id) for row in session.execute(statement))
