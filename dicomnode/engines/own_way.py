@@ -28,11 +28,12 @@ from dicomnode.engines.memory import FromMemoryd
 from dicomnode.engines.network_run import with_less_memory
 from dicomnode.engines.reasons import first_line
 from dicomnode.engines.spatial import grid_of, leading_spatial_steps, ras_affine, same_grid
-from dicomnode.imaging.resampling import Grid, slices_on
+from dicomnode.imaging.resampling import Grid, labels_on, slices_on
 
 _log = logging.getLogger(__name__)
 
 Item = dict[str, Any]
+_MOST_CHANNELS = 256  # labels are uint8
 _NEVER = (DeleteItemsd,)  # of what we still need
 _OF_BOXES = (AffineBoxToWorldCoordinated, ConvertBoxModed, ConvertBoxToStandardModed, Invertd)
 
@@ -126,7 +127,9 @@ def steps_for_maps(
         steps.insert(0, lambda item: {**item, keys.prediction: activated(item[keys.prediction], activation)})
     inverse = _first(steps, Invertd, keys.prediction)
     discrete = _first(steps, AsDiscreted, keys.prediction)
-    if inverse is None:
+    if inverse is None and discrete is not None and _is_plain_argmax(steps[discrete]):
+        steps[discrete] = lambda item: {**item, keys.prediction: _labels_moved(item[keys.prediction], source)}
+    elif inverse is None:
         place = len(steps) if discrete is None else discrete
         steps.insert(place, lambda item: {**item, keys.prediction: _moved(item[keys.prediction], source)})
     elif discrete is not None and discrete < inverse and steps[discrete].argmax[0]:
@@ -179,11 +182,33 @@ def _moved(values: torch.Tensor, target: Grid) -> torch.Tensor:
     if same_grid(grid, target):
         return values
     moved = np.stack(list(slices_on(map_array(values), grid, target)), axis=1)
-    tensor = torch.as_tensor(moved).permute(0, 3, 2, 1)
-    placed: torch.Tensor = MetaTensor(
-        tensor[..., 0] if values.ndim == 3 else tensor, affine=torch.as_tensor(ras_affine(target))
-    )
+    return _map_tensor(moved, target, values.ndim)
+
+
+def _labels_moved(values: torch.Tensor, target: Grid) -> torch.Tensor:
+    """The most probable channel of each voxel of `target`, one channel of labels; no channel is ever held there as a whole."""
+    if len(values) > _MOST_CHANNELS:
+        raise PipelineError(
+            f"the network has {len(values)} channels, at most {_MOST_CHANNELS} are read", "use a smaller network"
+        )
+    return _map_tensor(labels_on(map_array(values), grid_of_map(values), target)[None], target, values.ndim)
+
+
+def _map_tensor(array: np.ndarray[Any, Any], grid: Grid, axes: int) -> torch.Tensor:
+    """(channel, z, y, x) on `grid` → MONAI's (channel, x, y[, z])."""
+    tensor = torch.as_tensor(array).permute(0, 3, 2, 1)
+    placed: torch.Tensor = MetaTensor(tensor[..., 0] if axes == 3 else tensor, affine=torch.as_tensor(ras_affine(grid)))
     return placed
+
+
+def _is_plain_argmax(step: Any) -> bool:
+    """Whether an AsDiscreted only names the most probable channel."""
+    return (
+        len(step.keys) == 1
+        and not step.converter.kwargs
+        and step.argmax == (True,)
+        and all(tuple(one) == (None,) for one in (step.to_onehot, step.threshold, step.rounding))
+    )
 
 
 def _first(steps: Sequence[Any], kind: Any, key: str) -> int | None:
