@@ -9,8 +9,8 @@ class SegmentationLoss(nn.Module):
     """Weighted cross entropy plus soft Dice of lung (over the batch) and of lesions (patch by patch).
 
     logits: (b, 3, x, y, z); label: (b, 2, x, y, z): class and weight of the voxel, weight 0 is ignored. Dice over the whole
-    batch let one large lesion hide ten small ones; by patch each nodule that is missed costs about as much as any other, and in a
-    patch without lesions every false voxel does.
+    batch let one large lesion hide ten small ones; by patch each nodule that is missed costs about as much as any other, and
+    in a patch without lesions every false voxel does.
     """
 
     def __init__(self, lesion_weight: float = 3.0, dice_share: float = 0.6) -> None:

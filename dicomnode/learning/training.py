@@ -48,8 +48,8 @@ class Plan:
     base_epochs: int = 90  # phantoms, with the hard negatives that the first stage left
     mixed_epochs: int = 60  # phantoms and real scans
     settling_epochs: int = 12  # statistics frozen
-    fold_epochs: int = 16  # mixed, without one of the real scans
-    fold_settling_epochs: int = 5
+    fold_epochs: int = 10  # mixed, without one of the real scans
+    fold_settling_epochs: int = 3
     mined_phantoms: int = 20
 
 
