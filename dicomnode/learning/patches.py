@@ -11,10 +11,11 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from dicomnode.learning.cache import list_cases, load_case
-from dicomnode.learning.cases import AIR_HU, TRUTH_IGNORE, TRUTH_LUNG, TRUTH_OTHER, TRUTH_OUTSIDE, Case
+from dicomnode.learning.cases import AIR_HU, TRUTH_IGNORE, TRUTH_LESION, TRUTH_LUNG, TRUTH_OTHER, TRUTH_OUTSIDE, Case
 
 LOW_HU, HIGH_HU = -1024.0, 600.0  # the range that inference.json scales to 0-1
-IGNORE_INDEX = -1
+_FULL_WEIGHT_VOXELS = 1000  # a lesion of 16 mm; smaller ones count more by voxel
+_MAX_WEIGHT = 6.0
 
 Floats = NDArray[np.float32]
 
@@ -56,14 +57,26 @@ class PatchDataset(Dataset[dict[str, torch.Tensor]]):
         folder, name = pool[int(rng.integers(len(pool)))]
         image, truth = draw_patch(rng, load_case(folder, name), self.patch)
         image = degrade(rng, image)
-        label = truth.astype(np.int64)
-        label[truth == TRUTH_OUTSIDE] = TRUTH_OTHER
-        label[truth == TRUTH_IGNORE] = IGNORE_INDEX
+        label = np.stack([np.where(truth == TRUTH_OUTSIDE, TRUTH_OTHER, truth), lesion_weights(truth)])
         scaled = np.clip((image - LOW_HU) / (HIGH_HU - LOW_HU), 0, 1)
         return {
             "image": torch.from_numpy(np.ascontiguousarray(scaled, np.float32))[None],
-            "label": torch.from_numpy(np.ascontiguousarray(label))[None],
+            "label": torch.from_numpy(label),
         }
+
+
+def lesion_weights(truth: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """What each voxel counts in the loss: 1, 0 where ignored, more in small lesions, so that one of 6 mm is no rounding error
+    beside one of 30 mm.
+    """
+    weights = np.where(truth == TRUTH_IGNORE, 0, 1).astype(np.uint8)
+    lesions, count = ndimage.label(truth == TRUTH_LESION)
+    if count:
+        sizes = np.bincount(lesions.ravel(), minlength=count + 1)
+        by_lesion = np.sqrt(_FULL_WEIGHT_VOXELS / np.maximum(sizes, 1)).clip(1, _MAX_WEIGHT).round()
+        by_lesion[0] = 1
+        weights = np.where(lesions > 0, by_lesion[lesions], weights).astype(np.uint8)
+    return weights
 
 
 def draw_patch(rng: np.random.Generator, case: Case, patch: tuple[int, ...]) -> tuple[Floats, NDArray[np.uint8]]:

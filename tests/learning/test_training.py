@@ -81,8 +81,8 @@ def test_a_whole_training_in_miniature_gives_a_bundle_with_other_weights(
     config = (small / "configs" / "train.json").read_text()
     for old, new in (
         ('"steps_per_epoch": 50', '"steps_per_epoch": 1'),
-        ('"batch_size": 2', '"batch_size": 1'),
-        ('"patch": [112, 112, 64]', '"patch": [32, 32, 32]'),
+        ('"batch_size": 4', '"batch_size": 1'),
+        ('"patch": [80, 80, 48]', '"patch": [32, 32, 32]'),
         ('"workers": 1', '"workers": 0'),
     ):
         assert old in config
@@ -90,7 +90,9 @@ def test_a_whole_training_in_miniature_gives_a_bundle_with_other_weights(
     (small / "configs" / "train.json").write_text(config)
     tiny_cache(tmp_path / "out" / "cache")  # phantoms 0 and 1 are there already: none has to be drawn
     told: list[str] = []
-    report = train(small, tmp_path / "out", plan=Plan(2, 1, 1, 1, 1, 1, 1, 1), progress=lambda what, _share: told.append(what))
+    report = train(
+        small, tmp_path / "out", plan=Plan(2, 1, 1, 1, 1, 1, 1, 1, 1), progress=lambda what, _share: told.append(what)
+    )
     assert report.weights.is_file()
     assert len(report.weights_sha256) == 64
     assert report.folds == {}
