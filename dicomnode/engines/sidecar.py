@@ -123,6 +123,13 @@ class Calibration(_Table):
     intercept: float = 0.0
 
 
+class DiffuseRule(_Table):
+    """When pale areas are a disease of the lung and no lesions: more than `more_than` of them, each of mean below `below`."""
+
+    below: float  # in the image's unit
+    more_than: int = Field(default=5, ge=1)
+
+
 class LesionRules(_Table):
     """Which components of the lesion channel become lesions, and how they are called."""
 
@@ -140,6 +147,7 @@ class LesionRules(_Table):
     min_lung_contact: Fraction = 0.2  # share of the lesion's surface that lies at aerated lung
     score: Literal["max", "mean"] = "max"
     calibration: Calibration = Calibration()
+    diffuse: DiffuseRule | None = None
     max_count: int = Field(default=25, ge=1, le=250)  # the label map is uint8
 
 

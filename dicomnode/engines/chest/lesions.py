@@ -39,6 +39,21 @@ def find_candidates(view: LungView, pixels: NDArray[Any], source: Grid, rules: L
     return sorted(found, key=lambda c: (-round(c.probability, 2), -c.measures.volume_ml, c.measures.center_mm))
 
 
+def without_diffuse(candidates: list[Candidate], rules: LesionRules) -> tuple[list[Candidate], int]:
+    """The candidates that stand for themselves, and how many pale ones were taken out: many of them together are no nodules.
+
+    Ground glass all over a lung made up to 38 "nodules" of one synthetic scan; a reader names the pattern, not its patches.
+    """
+    rule = rules.diffuse
+    if rule is None:
+        return candidates, 0
+    pale = [c for c in candidates if c.measures.mean < rule.below and c.probability >= rules.min_probability]
+    if len(pale) <= rule.more_than:
+        return candidates, 0
+    kept = [candidate for candidate in candidates if candidate.measures.mean >= rule.below]
+    return kept, len(pale)
+
+
 def calibrated(score: float, calibration: Calibration) -> float:
     """Platt scaling of a score in 0-1."""
     score = min(max(score, 1e-6), 1 - 1e-6)

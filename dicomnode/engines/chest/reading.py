@@ -10,7 +10,7 @@ from dicomnode.domain.findings import LabelMap
 from dicomnode.domain.imaging import Refusal, read_only
 from dicomnode.engines.chest.body import body_mask, working_steps
 from dicomnode.engines.chest.findings import classification, lesion_map, lesion_of
-from dicomnode.engines.chest.lesions import Candidate, calibrated, find_candidates
+from dicomnode.engines.chest.lesions import Candidate, calibrated, find_candidates, without_diffuse
 from dicomnode.engines.chest.lungs import LungView, lung_labels, lung_view, lungs_on
 from dicomnode.engines.chest.region import aerated_mask, no_lung, refuse_after, refuse_before
 from dicomnode.engines.chest.sides import LEFT, RIGHT
@@ -57,7 +57,8 @@ class ChestReading:
             return no_lung()
         if refusal := self._refuse_lungs(view):
             return refusal
-        candidates = find_candidates(view, self._volume.pixels, self._source, lesion_rules)
+        found = find_candidates(view, self._volume.pixels, self._source, lesion_rules)
+        candidates, diffuse = without_diffuse(found, lesion_rules)
         probable = [candidate for candidate in candidates if candidate.probability >= lesion_rules.min_probability]
         reported = probable[: lesion_rules.max_count]
         lesions = tuple(
@@ -68,7 +69,7 @@ class ChestReading:
             lesions=lesions,
             classifications=classification(candidates, self._best_voxel(view), self._sidecar.classification),
             heatmaps=heatmaps(prediction, self._source, self._sidecar.heatmap),
-            warnings=_too_many(len(probable), len(reported)),
+            warnings=(*_diffuse(diffuse), *_too_many(len(probable), len(reported))),
         )
 
     def _working(self, values: NDArray[Any]) -> NDArray[Any]:
@@ -109,6 +110,12 @@ class ChestReading:
             inside = labels[candidate.box]
             inside[candidate.mask & (inside == 0)] = number_of.get(candidate.side, 0)
         return LabelMap("lungs", read_only(labels), segments_of(labels, self._sidecar.segments, self._source))
+
+
+def _diffuse(count: int) -> tuple[str, ...]:
+    if not count:
+        return ()
+    return (f"{count} pale areas in the lungs look like diffuse disease: none of them is reported as a nodule",)
 
 
 def _too_many(probable: int, reported: int) -> tuple[str, ...]:

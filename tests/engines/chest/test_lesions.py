@@ -7,10 +7,10 @@ import pytest
 
 from dicomnode.domain.findings import Code
 from dicomnode.engines.chest.findings import classification, lesion_map, lesion_of
-from dicomnode.engines.chest.lesions import Candidate, calibrated, find_candidates
+from dicomnode.engines.chest.lesions import Candidate, calibrated, find_candidates, without_diffuse
 from dicomnode.engines.chest.lungs import lung_labels, lung_view
 from dicomnode.engines.chest.sides import LEFT, RIGHT
-from dicomnode.engines.sidecar import Calibration, ClassificationRules, LesionRules
+from dicomnode.engines.sidecar import Calibration, ClassificationRules, DiffuseRule, LesionRules
 from dicomnode.engines.values import Prediction
 from dicomnode.imaging.resampling import Grid
 from tests.engines.conftest import straight_affine
@@ -77,6 +77,17 @@ def test_what_is_too_small_too_large_or_lies_in_no_lung_is_no_lesion() -> None:
     assert _candidates(sphere, RULES.model_copy(update={"min_diameter_mm": 12.0})) == []
     assert _candidates(sphere, RULES.model_copy(update={"max_diameter_mm": 8.0})) == []
     assert _candidates(sphere, outside_lung=True) == []
+
+
+def test_many_pale_areas_are_a_disease_of_the_lung_and_no_nodules_but_a_few_are() -> None:
+    places = [(side * 34.0, y, z) for side in (-1, 1) for y in (-20.0, 20.0) for z in (-20.0, 20.0)]
+    rules = RULES.model_copy(update={"diffuse": DiffuseRule(below=-400, more_than=7)})
+    eight = _candidates([(place, 10, 0.9) for place in places])  # PIXELS: everything is -500 HU
+    assert without_diffuse(eight, rules) == ([], 8)
+    assert without_diffuse(eight[:7], rules) == (eight[:7], 0)
+    assert without_diffuse(eight, RULES) == (eight, 0)
+    denser = rules.model_copy(update={"diffuse": DiffuseRule(below=-600, more_than=7)})
+    assert without_diffuse(eight, denser) == (eight, 0)
 
 
 def test_a_lesion_at_the_border_of_the_scan_is_measured_as_far_as_it_is_seen() -> None:
