@@ -10,7 +10,7 @@ from dicomnode.learning.cache import add_traps, list_cases, load_case, save_case
 from dicomnode.learning.cases import GRID_MM, TRUTH_LESION, TRUTH_LUNG, TRUTH_OUTSIDE, Case
 from dicomnode.learning.losses import SegmentationLoss
 from dicomnode.learning.mining import false_lesions
-from dicomnode.learning.patches import IGNORE_INDEX, PatchDataset
+from dicomnode.learning.patches import PatchDataset, lesion_weights
 from dicomnode.learning.real import KnownFinding, RealScan, on_network_grid, planted_case, prepare
 from dicomnode.phantom import ThoraxSpec, thorax
 
@@ -45,7 +45,9 @@ def test_patches_follow_from_the_seed_and_hold_labels_the_loss_knows(tmp_path: P
         assert torch.equal(item["image"], again[index]["image"])
         assert item["image"].shape == (1, 32, 32, 16)
         assert 0 <= float(item["image"].min()) <= float(item["image"].max()) <= 1
-        assert set(item["label"].unique().tolist()) <= {IGNORE_INDEX, 0, 1, 2}
+        classes, weights = item["label"]
+        assert classes.shape == weights.shape == (32, 32, 16)
+        assert set(classes[weights > 0].unique().tolist()) <= {0, 1, 2}
 
 
 def test_false_lesions_become_traps_and_true_ones_do_not(tmp_path: Path) -> None:
@@ -74,13 +76,32 @@ def test_ignored_voxels_do_not_move_the_loss() -> None:
     torch.manual_seed(0)
     loss = SegmentationLoss()
     logits = torch.randn(1, 3, 8, 8, 8)
-    label = torch.randint(0, 3, (1, 1, 8, 8, 8))
-    label[..., :4] = IGNORE_INDEX
+    classes, weights = torch.randint(0, 3, (1, 8, 8, 8)), torch.ones(1, 8, 8, 8, dtype=torch.long)
+    classes[..., :4], weights[..., :4] = 255, 0
+    label = torch.stack([classes, weights], dim=1)
     other = logits.clone()
     other[..., :4] += 5 * torch.randn(1, 3, 8, 8, 4)
     assert float(loss(logits, label)) == pytest.approx(float(loss(other, label)))
-    right = 20.0 * torch.nn.functional.one_hot(label[:, 0].clamp(min=0), 3).permute(0, 4, 1, 2, 3).float()
+    right = 20.0 * torch.nn.functional.one_hot(classes.clamp(max=2), 3).permute(0, 4, 1, 2, 3).float()
     assert float(loss(right, label)) < 0.02
+
+
+def test_a_small_lesion_counts_more_by_voxel_and_one_missed_in_a_patch_costs_as_much_beside_a_large_one() -> None:
+    truth = np.full((64, 48, 48), TRUTH_LUNG, np.uint8)
+    truth[4:32, 4:32, 4:32], truth[50:54, 20:24, 20:23] = TRUTH_LESION, TRUTH_LESION
+    truth[60:] = 255
+    weights = lesion_weights(truth)
+    assert weights[10, 10, 10] == 1
+    assert weights[51, 21, 21] == 5
+    assert (weights[40] == 1).all()
+    assert (weights[60:] == 0).all()
+    loss = SegmentationLoss()
+    label = torch.from_numpy(np.stack([truth, weights])).reshape(2, 2, 32, 48, 48).transpose(0, 1)
+    seen = 20.0 * torch.nn.functional.one_hot(label[:, 0].long().clamp(max=2), 3).permute(0, 4, 1, 2, 3).float()
+    missed = seen.clone()
+    small = (label[1, 0] == TRUTH_LESION) & (label[1, 1] > 0)
+    missed[1, 2][small], missed[1, 1][small] = 0.0, 20.0
+    assert float(loss(missed, label)) - float(loss(seen, label)) > 0.2
 
 
 def test_nodules_planted_into_a_scan_change_its_voxels_exactly_where_truth_says() -> None:
