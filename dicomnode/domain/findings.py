@@ -124,3 +124,4 @@ class Findings:
     boxes: tuple[Box, ...] = ()
     warnings: tuple[str, ...] = ()
     timings_s: dict[str, float] = field(default_factory=dict)
+    lesions_sought: bool = True  # False: the model looks for none, so that it names none says nothing

@@ -129,7 +129,8 @@ class OwnReading:
             return Conclusion(boxes=found, warnings=(*warnings, *shown))
         tracked = Tracked(self._sidecar.name, image.series_instance_uid, self._digest)
         measured = lesions(found, image, source, tracked)
-        return Conclusion(lesions=measured, boxes=found, warnings=(*warnings, *((_OF_BOXES,) if measured else ())))
+        of_boxes = (_OF_BOXES,) if measured else ()
+        return Conclusion(lesions=measured, lesions_sought=True, boxes=found, warnings=(*warnings, *of_boxes))
 
 
 def _voxel_ml(image: Volume | Image2D) -> float:

@@ -144,6 +144,7 @@ class Pipeline:
             heatmaps=conclusion.heatmaps,
             boxes=conclusion.boxes,
             warnings=(*volume.warnings, *input_warnings(volume, self.sidecar.input), *conclusion.warnings),
+            lesions_sought=conclusion.lesions_sought,
             timings_s={name: round(seconds, 4) for name, seconds in timings_s.items()},
         )
 

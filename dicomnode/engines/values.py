@@ -52,6 +52,7 @@ class Conclusion:
     heatmaps: tuple[HeatMap, ...] = ()
     boxes: tuple[FoundBox, ...] = ()
     warnings: tuple[str, ...] = field(default=())
+    lesions_sought: bool = False
 
 
 class Reading(Protocol):

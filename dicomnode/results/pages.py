@@ -83,7 +83,7 @@ def summary_page(image: Volume | Image2D, findings: Findings, text: PageText) ->
         certainty = f"probability {percent(one.probability)} (threshold {percent(one.threshold)})"
         statement = f"{capitalized(one.name)}: {one.value}   {certainty}"
         page.line(statement, MIDDLE, RED if present else WHITE)
-    if not findings.lesions:
+    if findings.lesions_sought and not findings.lesions:
         page.line("No lesion reported.", MIDDLE)
     page.y = max(page.y + 4, 290)
     _key_pictures(page, image, findings, text)

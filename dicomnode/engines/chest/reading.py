@@ -67,6 +67,7 @@ class ChestReading:
         return Conclusion(
             label_maps=(self._lung_map(view, reported), *lesion_map(reported, lesions, lesion_rules, self._source.shape)),
             lesions=lesions,
+            lesions_sought=True,
             classifications=classification(candidates, self._best_voxel(view), self._sidecar.classification),
             heatmaps=heatmaps(prediction, self._source, self._sidecar.heatmap),
             warnings=(*_diffuse(diffuse), *_too_many(len(probable), len(reported))),
