@@ -153,6 +153,16 @@ def test_more_lesions_than_a_page_holds_are_counted(case: Case) -> None:
     assert np.asarray(few).tobytes() != np.asarray(full).tobytes()
 
 
+def test_only_a_model_that_looks_for_lesions_is_said_to_have_reported_none(case: Case) -> None:
+    from dicomnode.results.pages import PageText, summary_page
+
+    text, nothing = PageText("title", "notice", range(1, 13)), replace(case.findings, lesions=(), classifications=())
+    looked = np.asarray(summary_page(case.volume, nothing, text))
+    never_looked = np.asarray(summary_page(case.volume, replace(nothing, lesions_sought=False), text))
+    rows = np.flatnonzero((looked != never_looked).any(axis=(1, 2)))
+    assert 10 < len(rows) < 60  # one line of words
+
+
 def test_lossy_pixels_stay_known_as_lossy(tmp_path: Path) -> None:
     paths = small_series(tmp_path / "ct", LossyImageCompression="01", LossyImageCompressionRatio="12.5")
     made = make_case(paths, None, volume_of(paths), tmp_path / "results")
