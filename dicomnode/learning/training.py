@@ -1,9 +1,9 @@
 """The training of a bundle, start to end: cases, a base on phantoms alone, then the real scans mixed in.
 
 All stages learn with the statistics of each batch (frozen ones teach less); at the end those of many batches are measured,
-stay, and a last stage settles the weights on them (`precision`). The bundle's own `configs/train.json` says network, loss, optimizer, schedule and numbers of steps; MONAI's bundle parser and
-ignite's trainer run it. The base saw no real voxel, so a fine-tuning without one scan gives a model that never saw that scan:
-that is how the figures on real data are honest.
+stay, and a last stage settles the weights on them (`precision`). The bundle's own `configs/train.json` says network, loss,
+optimizer, schedule and numbers of steps; MONAI's bundle parser and ignite's trainer run it. The base saw no real voxel, so a
+mixed stage without one scan gives a model that never saw that scan: that is how the figures on real data are honest.
 """
 
 import hashlib
