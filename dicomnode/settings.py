@@ -239,6 +239,7 @@ class RouteSettings(Section):
     quiet_s: Seconds = 10.0
     max_wait_s: Seconds = 600.0
     send_not_run: bool = True
+    allow_many_frames_of_reference: bool = False
 
 
 class Settings(BaseSettings):

@@ -6,6 +6,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
+from dicomnode.domain.profiles import Profile
+
 type_match = Mapping[str, tuple[str, ...]]
 
 
@@ -21,22 +23,12 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True)
-class DestinationProfile:
-    """Which objects a destination gets, in which form."""
-
-    name: str
-    kinds: tuple[str, ...]  # of ResultKind values, in the order of sending
-    sr_for_viewer: bool  # outline coordinates and tracking identifiers in the form that OHIF draws
-    keep_empty_frames: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Destination:
     """Where results go. `peer` for kind dicom, `path` for kind folder."""
 
     name: str
     kind: Literal["dicom", "folder"]
-    profile: DestinationProfile
+    profile: Profile
     proof: Literal["commitment", "find", "status"]
     accept_demonstration: bool
     peer: Peer | None = None
@@ -69,6 +61,7 @@ class Route:
     quiet_s: float
     max_wait_s: float
     send_not_run: bool = True
+    allow_many_frames_of_reference: bool = False  # in one series, also where Patient Identity Removed is not YES
     called_ae: tuple[str, ...] = field(default=())
 
     def mismatches(self, attributes: Mapping[str, str]) -> tuple[str, ...]:

@@ -26,10 +26,16 @@ class Analysis:
     timings_s: Mapping[str, float] = field(default_factory=dict)
 
 
-def analyse(series: SeriesRef, pipeline: Callable[[], "Pipeline"], *, speed: Literal["exact", "fast"]) -> Analysis:
+def analyse(
+    series: SeriesRef,
+    pipeline: Callable[[], "Pipeline"],
+    *,
+    speed: Literal["exact", "fast"],
+    allow_many_frames_of_reference: bool = False,
+) -> Analysis:
     """Load, check, infer. The pipeline is asked for only when there is an image for it. Raises PipelineError."""
     began = time.monotonic()
-    image = imaging.load(series)
+    image = imaging.load(series, allow_many_frames_of_reference=allow_many_frames_of_reference)
     timings = {"decode": time.monotonic() - began}
     if isinstance(image, Refusal):
         return Analysis(None, image, timings)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from dicomnode.domain.errors import SettingsError
-from dicomnode.domain.routes import Destination, DestinationProfile, Peer, Route
+from dicomnode.domain.profiles import SHIPPED
+from dicomnode.domain.routes import Destination, Peer, Route
 from dicomnode.registry import Registry
 from dicomnode.settings import DestinationSettings, RouteSettings, Settings
 from dicomnode.storage import Reserve, Store, reserve_size
@@ -17,14 +18,6 @@ if TYPE_CHECKING:
 
     from dicomnode.network.tls import TlsFiles
 
-PROFILES: Mapping[str, DestinationProfile] = {
-    profile.name: profile
-    for profile in (
-        DestinationProfile("ohif", ("SEG", "SR", "SC"), sr_for_viewer=True),
-        DestinationProfile("archive", ("SEG", "SR", "SC"), sr_for_viewer=False),
-        DestinationProfile("sc-only", ("SC",), sr_for_viewer=False),
-    )
-}
 
 
 def make_folders(settings: Settings) -> None:
@@ -102,7 +95,7 @@ def _destination(one: DestinationSettings, by_name: Mapping[str, Peer], settings
     return Destination(
         name=one.name,
         kind=cast('Literal["dicom", "folder"]', one.kind),
-        profile=PROFILES[one.profile],
+        profile=SHIPPED[one.profile],
         proof=one.proof,
         accept_demonstration=one.accept_demonstration,
         peer=by_name[one.peer] if one.peer is not None else None,
@@ -127,6 +120,7 @@ def _route(one: RouteSettings) -> Route:
         quiet_s=one.quiet_s,
         max_wait_s=one.max_wait_s,
         send_not_run=one.send_not_run,
+        allow_many_frames_of_reference=one.allow_many_frames_of_reference,
     )
 
 

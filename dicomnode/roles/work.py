@@ -124,7 +124,12 @@ class Worker:
         if job.refusal is not None:
             analysis = Analysis(None, job.refusal)
         else:
-            analysis = analyse(series, lambda: self.pipeline(job.pipeline), speed=route.speed)
+            analysis = analyse(
+                series,
+                lambda: self.pipeline(job.pipeline),
+                speed=route.speed,
+                allow_many_frames_of_reference=route.allow_many_frames_of_reference,
+            )
         if isinstance(analysis.outcome, Refusal):
             return self._refused(job, route, series, analysis)
         objects, results_s = self._saved(job, route, series, analysis)
