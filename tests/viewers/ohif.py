@@ -1,0 +1,111 @@
+"""What a person does in OHIF: opens a study, opens a series, reads what is there."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.peers.orthanc import Orthanc
+from tests.viewers.chromium import Chromium, PageError
+
+BROKEN = ("Error Boundary", "Unable to generate tool state", "Something went wrong", "not yet supported")
+
+
+@dataclass
+class Ohif:
+    """OHIF at `address` in a browser."""
+
+    browser: Chromium
+    address: str
+
+    def open_study(self, study_instance_uid: str, *, series: int) -> None:
+        """Opens a study and waits for the thumbnails of so many series and for the first picture."""
+        self.browser.before_every_page("localStorage.setItem('shownTours', JSON.stringify(['basicViewerTour']))")
+        self.browser.open(f"{self.address}/viewer?StudyInstanceUIDs={study_instance_uid}")
+        self.browser.wait_for(
+            f"document.querySelectorAll('[data-cy^=\"study-browser-thumbnail\"]').length >= {series}",
+            timeout_s=90,
+            what=f"{series} series in the study browser",
+        )
+        self.wait_for_picture()
+
+    def wait_for_picture(self) -> None:
+        """Until a viewport shows something that is not one colour, twice the same."""
+        self.browser.wait_for("document.querySelector('canvas.cornerstone-canvas') !== null", timeout_s=60)
+        self.browser.wait_for(_PICTURE_STANDS, timeout_s=60, what="a picture in the viewport")
+        self.check()
+
+    def open_series(self, text: str) -> None:
+        """Double-clicks the series whose thumbnail says `text`."""
+        place = self.browser.wait_for(f"""(() => {{
+            const all = [...document.querySelectorAll('[data-cy^="study-browser-thumbnail"]')];
+            const one = all.find(it => it.innerText.includes({json.dumps(text)}));
+            if (!one) return null;
+            one.scrollIntoView({{block: 'center'}});
+            const box = one.getBoundingClientRect();
+            return [box.x + box.width / 2, box.y + box.height / 2];
+        }})()""", timeout_s=20, what=f"the series {text!r}; there are {self.series()}")  # fmt: skip
+        self.browser.click_at(place[0], place[1], times=2)
+
+    def series(self) -> list[str]:
+        """What the thumbnails of the study browser say."""
+        script = "[...document.querySelectorAll('[data-cy^=\"study-browser-thumbnail\"]')].map(it => it.innerText)"
+        return [" | ".join(one.split("\n")) for one in self.browser.evaluate(script)]
+
+    def agree(self, timeout_s: float = 40.0) -> None:
+        """Says yes to "track these measurements" or "open this segmentation"."""
+        self.browser.wait_for(
+            "document.querySelector('[data-cy=\"yes-hydrate-btn\"]') !== null", timeout_s=timeout_s, what="the question"
+        )
+        self.browser.click('[data-cy="yes-hydrate-btn"]')
+
+    def text(self) -> str:
+        """All text that the page shows."""
+        return str(self.browser.evaluate("document.body.innerText"))
+
+    def wait_for_text(self, text: str, timeout_s: float = 40.0) -> None:
+        """Until the page shows this text."""
+        self.browser.wait_for(f"document.body.innerText.includes({json.dumps(text)})", timeout_s=timeout_s, what=repr(text))
+        self.check()
+
+    def check(self) -> None:
+        """Raises PageError where the viewer broke."""
+        broken = [line for line in [*self.browser.said, self.text()] if any(word in line for word in BROKEN)]
+        if broken:
+            raise PageError(f"OHIF broke: {broken[0][:800]}")
+
+    def show(self, path: Path) -> Path:
+        """A screenshot of the whole page."""
+        return self.browser.screenshot(path)
+
+
+_PICTURE_STANDS = """(async () => {
+  const glance = () => [...document.querySelectorAll('canvas.cornerstone-canvas')].map(canvas => {
+    const small = document.createElement('canvas');
+    small.width = small.height = 64;
+    const pen = small.getContext('2d');
+    pen.drawImage(canvas, 0, 0, 64, 64);
+    return pen.getImageData(0, 0, 64, 64).data.join();
+  });
+  const first = glance();
+  await new Promise(done => setTimeout(done, 400));
+  const second = glance();
+  const varied = text => new Set(text.split(',')).size > 8;
+  return first.length > 0 && first.every((one, place) => one === second[place] && varied(one));
+})()"""
+
+
+def dicomweb_settings() -> dict[str, object]:
+    """Orthanc's settings with its DICOMweb plug-in. Raises FileNotFoundError with the remedy."""
+    plugin = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+    if not plugin.exists():
+        raise FileNotFoundError("Orthanc's DICOMweb is missing — apt-get install --no-install-recommends orthanc-dicomweb")
+    return {
+        "Plugins": [str(plugin)],
+        "DicomWeb": {"Enable": True, "Root": "/dicom-web/", "EnableWado": True, "WadoRoot": "/wado"},
+    }
+
+
+def study_in(orthanc: Orthanc) -> str:
+    """The only study that a PACS holds."""
+    (study,) = orthanc.study_uids()
+    return study
