@@ -12,6 +12,7 @@ import pytest
 from tests.peers.dcmtk import StoreScp
 from tests.peers.node import Node
 from tests.peers.orthanc import Orthanc
+from tests.peers.postgresql import PostgreSQL
 from tests.peers.waiting import free_port
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -119,3 +120,10 @@ def node(tmp_path: Path) -> Iterator[Callable[..., Node]]:
     yield make
     for one in made:
         one.kill()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """A PostgreSQL server of this run: `postgresql.create("name")` gives a database's URL."""
+    with PostgreSQL() as server:
+        yield server

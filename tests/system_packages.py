@@ -16,7 +16,7 @@ POLICY = Path("/usr/sbin/policy-rc.d")
 
 @dataclass(frozen=True)
 class SystemPackage:
-    """A Debian package, a file that shows that it is there, and what the tests want of it."""
+    """A Debian package, a tool or a file (a pattern) that shows that it is there, and what the tests want of it."""
 
     name: str
     shown_by: str
@@ -26,7 +26,7 @@ class SystemPackage:
     def present(self) -> bool:
         """Whether the tests would find what they want: the tool itself, whoever installed it."""
         if "/" in self.shown_by:
-            return Path(self.shown_by).exists()
+            return any(Path("/").glob(self.shown_by.removeprefix("/")))
         return shutil.which(self.shown_by, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") is not None
 
 
@@ -34,6 +34,7 @@ PACKAGES = (
     SystemPackage("dcmtk", "dcmsend", "a modality that sends, a PACS that only stores"),
     SystemPackage("orthanc", "Orthanc", "a PACS"),
     SystemPackage("dicom3tools", "dciodvfy", "the validator of DICOM objects"),
+    SystemPackage("postgresql", "/usr/lib/postgresql/*/bin/postgres", "the database of several machines"),
     SystemPackage("strace", "strace", "failing system calls"),
     SystemPackage("gcc", "gcc", "shims that keep Orthanc on the loopback and make disks fail"),
     SystemPackage("libc6-dev", "/usr/include/stdio.h", "shims that keep Orthanc on the loopback and make disks fail"),

@@ -22,6 +22,8 @@ from dicomnode.registry.tables import Base
 
 BUSY_TIMEOUT_S = 30
 _DAMAGED = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
+_MIGRATION_LOCK = 0xD1C0  # any number that all versions of this software share
+_UNDEFINED_TABLE, _DISK_FULL = "42P01", "53100"  # SQLSTATE (PostgreSQL, appendix A)
 
 
 class Database:
@@ -40,7 +42,9 @@ class Database:
                 f"database.url cannot be used ({type(error).__name__})",
                 "write sqlite:////absolute/path.db, or postgresql+psycopg://… with the driver installed",
             ) from error
-        self._reader = self._engine.execution_options(sqlite_begin="BEGIN")
+        # A server's default shows each statement what was committed meanwhile; SQLite shows one state to all of them.
+        on_server = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        self._reader = self._engine.execution_options(**({"sqlite_begin": "BEGIN"} if self.is_sqlite else on_server))
         # SQLite's busy handler sleeps and is unfair; threads of one process queue here instead.
         self._one_writer = threading.Lock() if self.is_sqlite else None
         self._one_keeper = (threading.Lock(), threading.Lock())
@@ -113,6 +117,8 @@ class Database:
                 _pragma(connection, "foreign_keys=OFF")  # a no-op inside a transaction, so before it
             try:
                 with connection.begin():
+                    if not self.is_sqlite:  # on SQLite BEGIN IMMEDIATE lets one in; here others would look, and create twice
+                        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
                     yield connection
                     if self.is_sqlite and (broken := connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()):
                         tables = ", ".join(sorted({str(row[0]) for row in broken}))
@@ -175,12 +181,18 @@ def translated_errors() -> Iterator[None]:
                 "the database file is damaged, or is no SQLite database",
                 "stop the node, keep the file aside, and put the newest copy that `dicomnode db backup` made in its place",
             ) from None
+        if getattr(error.orig, "sqlstate", "") == _UNDEFINED_TABLE:
+            raise _no_tables() from None
         raise
+
+
+def _no_tables() -> SettingsError:
+    return SettingsError("the database is empty", "run `dicomnode db upgrade`, or start the node once")
 
 
 def _translated(error: DBAPIError) -> DicomNodeError:
     name = str(getattr(error.orig, "sqlite_errorname", "") or getattr(error.orig, "sqlstate", "") or type(error.orig).__name__)
-    if name == "SQLITE_FULL":
+    if name in ("SQLITE_FULL", _DISK_FULL):
         return OutOfSpace("the disk of the database is full", "free space on it; what was acknowledged is kept")
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return DatabaseUnreachable(
@@ -188,7 +200,7 @@ def _translated(error: DBAPIError) -> DicomNodeError:
             "look for a long-running command or backup that holds it, then try again",
         )
     if name == "SQLITE_ERROR" and "no such table" in str(error.orig):
-        return SettingsError("the database is empty", "run `dicomnode db upgrade`, or start the node once")
+        return _no_tables()
     return DatabaseUnreachable(
         f"the database does not answer ({name})",
         "check database.url, that its folder exists and may be written, and its server",

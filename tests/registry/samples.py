@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
 from dicomnode.domain.received import Received
 from dicomnode.domain.results import ResultKind, ResultObject
 from dicomnode.registry import ClaimedJob, PlannedJob, Registry, SeriesCompletion, StudyJudgement
@@ -14,6 +16,9 @@ MR = "1.2.840.10008.5.1.4.1.1.4"
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+# For what only one of the two databases has; without a mark a test runs on both.
+ONLY_SQLITE = pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+ONLY_POSTGRESQL = pytest.mark.parametrize("url", ["postgresql"], indirect=True)
 START = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)
 
 

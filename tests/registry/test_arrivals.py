@@ -3,11 +3,13 @@
 import random
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection, create_engine
 
 from dicomnode.domain.errors import DatabaseUnreachable
 from dicomnode.domain.received import Received
@@ -15,17 +17,27 @@ from dicomnode.registry import Registry, SeriesCompletion, StudyJudgement
 from dicomnode.registry.arrivals import Arrivals
 from dicomnode.registry.group import GroupCommit
 from tests.peers.waiting import wait_until
-from tests.registry.samples import Clock, add_series, queue_job, received
+from tests.registry.samples import ONLY_SQLITE, Clock, add_series, queue_job, received
 
 TABLES = ("studies", "series", "instances", "associations", "header_versions", "conflicts", "jobs", "audit")
 
 
+@contextmanager
+def beside(url: str) -> Iterator[Connection]:
+    """A connection of somebody else, who commits at the end."""
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        yield connection
+    engine.dispose()
+
+
 def rows_of(url: str) -> dict[str, list[tuple[object, ...]]]:
-    database = sqlite3.connect(url.removeprefix("sqlite:///"))
-    try:
-        return {table: database.execute(f"SELECT * FROM {table} ORDER BY id").fetchall() for table in TABLES}  # noqa: S608
-    finally:
-        database.close()
+    with beside(url) as connection:
+        return {table: asked(connection, f"SELECT * FROM {table} ORDER BY id") for table in TABLES}  # noqa: S608
+
+
+def asked(connection: Connection, statement: str) -> list[tuple[object, ...]]:
+    return [tuple(row) for row in connection.exec_driver_sql(statement)]
 
 
 def forgetful(registry: Registry) -> None:
@@ -115,16 +127,15 @@ def test_another_process_that_changed_the_rows_is_noticed(registry: Registry, ur
     add_series(registry, 3)
     other = Registry(url)
     other.forget_instances(["1.2.3.1.1", "1.2.3.1.2", "1.2.3.1.3"])
-    database = sqlite3.connect(url.removeprefix("sqlite:///"))
-    for table in ("instances", "verdicts", "header_versions", "series", "studies"):
-        database.execute(f"DELETE FROM {table}")  # noqa: S608
-    database.commit()
-    # Another study takes the ids that the registry remembers.
+    with beside(url) as connection:
+        for table in ("instances", "verdicts", "header_versions", "series", "studies"):
+            connection.exec_driver_sql(f"DELETE FROM {table}")  # noqa: S608
+    # On SQLite another study takes the ids that the registry remembers.
     add_series(other, 1, study="1.2.9", series="1.2.9.1")
     assert registry.add_instance(received("1.2.3.1.4"), ours=False).new
-    counts = database.execute("SELECT study_instance_uid, arrivals FROM studies ORDER BY id").fetchall()
+    with beside(url) as connection:
+        counts = asked(connection, "SELECT study_instance_uid, arrivals FROM studies ORDER BY id")
     assert counts == [("1.2.9", 1), ("1.2.3", 1)]
-    database.close()
     other.close()
 
 
@@ -141,10 +152,9 @@ def test_images_of_many_senders_at_once_are_all_there_and_counted_once(registry:
     for thread in threads:
         thread.join()
     assert new.count(True) == 160
-    database = sqlite3.connect(url.removeprefix("sqlite:///"))
-    assert database.execute("SELECT arrivals FROM studies").fetchall() == [(160,)]
-    assert database.execute("SELECT instances FROM series").fetchall() == [(40,)] * 4
-    database.close()
+    with beside(url) as connection:
+        assert asked(connection, "SELECT arrivals FROM studies") == [(160,)]
+        assert asked(connection, "SELECT instances FROM series") == [(40,)] * 4
 
 
 def test_one_image_that_cannot_be_kept_does_not_take_the_others_with_it(registry: Registry) -> None:
@@ -163,6 +173,7 @@ def _arrival(one: Received):  # type: ignore[no-untyped-def]
     return _Arrival(one, False, False)
 
 
+@ONLY_SQLITE
 def test_a_database_that_is_away_is_said_to_all_and_met_again(registry: Registry, url: str) -> None:
     add_series(registry, 2)
     path = Path(url.removeprefix("sqlite:///"))

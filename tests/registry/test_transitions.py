@@ -1,5 +1,6 @@
 """Every (state, event) of every kind, in the table, in the database and in the audit."""
 
+from collections.abc import Iterator
 from enum import StrEnum
 from itertools import product
 from pathlib import Path
@@ -29,13 +30,18 @@ EVENTS: dict[str, type[StrEnum]] = {"series": SeriesEvent, "job": JobEvent, "del
 PAIRS = [(kind, state, event) for kind in KINDS for state, event in product(kind.states, EVENTS[kind.name])]
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Database:
-    url = f"sqlite:///{tmp_path_factory.mktemp('states')}/x.db"
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path_factory.mktemp('states')}/x.db"
+    else:
+        url = request.getfixturevalue("postgresql").create("states")
     registry = Registry(url)
     registry.prepare()
     registry.close()
-    return Database(url)
+    one = Database(url)
+    yield one
+    one.close()
 
 
 _count = iter(range(1, 1_000_000))
@@ -121,7 +127,7 @@ def test_a_fence_that_does_not_hold_changes_nothing(database: Database) -> None:
 
 @pytest.mark.parametrize("kind", KINDS, ids=[kind.name for kind in KINDS])
 def test_the_database_itself_refuses_a_state_that_does_not_exist(database: Database, kind: Kind) -> None:
-    with pytest.raises(IntegrityError, match="CHECK constraint failed") as caught:
+    with pytest.raises(IntegrityError, match=r"CHECK constraint failed|violates check constraint") as caught:
         row_in_state(database, kind, "lost")
     assert "parameters hidden" in str(caught.value)
 
@@ -142,7 +148,7 @@ def test_one_study_pipeline_and_version_has_one_job(database: Database) -> None:
     with database.read() as session:
         job = session.execute(select(Job).where(Job.id == row_id)).scalar_one()
         same = {name: getattr(job, name) for name in Job.__table__.c.keys() if name != "id"}  # noqa: SIM118
-    with pytest.raises(IntegrityError, match="UNIQUE"), database.write() as session:
+    with pytest.raises(IntegrityError, match=r"UNIQUE|violates unique constraint"), database.write() as session:
         session.execute(insert(Job).values(**same))
 
 

@@ -1,3 +1,3 @@
-from tests.registry.conftest import clock, fresh_database, registry, url
+from tests.registry.conftest import clock, fresh_postgresql, fresh_sqlite, prepared, registry, url
 
-__all__ = ["clock", "fresh_database", "registry", "url"]
+__all__ = ["clock", "fresh_postgresql", "fresh_sqlite", "prepared", "registry", "url"]
