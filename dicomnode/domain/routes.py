@@ -12,6 +12,15 @@ type_match = Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
+class PeerTls:
+    """PEM files for calls by TLS. certificate, key: ours, None to show none. ca: who signs the peer's; None: the machine's."""
+
+    certificate: Path | None = None
+    key: Path | None = None
+    ca: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Peer:
     """A DICOM application entity that may talk to us or be called by us."""
 
@@ -20,6 +29,7 @@ class Peer:
     host: str
     port: int
     may: frozenset[str]
+    tls: PeerTls | None = None  # how we call it; None: plain DICOM
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +57,30 @@ def _one_matches(pattern: str, value: str) -> bool:
     return fnmatchcase(value.upper(), pattern.upper())
 
 
+def unmet(match: type_match, attributes: Mapping[str, str]) -> tuple[str, ...]:
+    """One sentence for each condition that `attributes` (keyword → text) does not meet; empty where all are met.
+
+    A multi-valued attribute matches a pattern when the whole text or any one of its values does.
+    """
+    found = []
+    for keyword, patterns in match.items():
+        text = attributes.get(keyword, "")
+        values = (text, *text.split("\\")) if "\\" in text else (text,)
+        if not any(_one_matches(pattern, value) for pattern in patterns for value in values):
+            wanted = " or ".join(repr(pattern) if pattern else "empty" for pattern in patterns)
+            found.append(f"{keyword} is {text!r}, wanted {wanted}")
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class InputRole:
+    """One of the series that a pipeline reads together. derived: a computed series (an ADC map) may fill it too."""
+
+    name: str
+    match: type_match
+    derived: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """Which studies go through which pipeline, and where the results go."""
@@ -65,15 +99,5 @@ class Route:
     called_ae: tuple[str, ...] = field(default=())
 
     def mismatches(self, attributes: Mapping[str, str]) -> tuple[str, ...]:
-        """One sentence for each condition that `attributes` (keyword → text) does not meet; empty when the route matches.
-
-        A multi-valued attribute matches a pattern when the whole text or any one of its values does.
-        """
-        found = []
-        for keyword, patterns in self.match.items():
-            text = attributes.get(keyword, "")
-            values = (text, *text.split("\\")) if "\\" in text else (text,)
-            if not any(_one_matches(pattern, value) for pattern in patterns for value in values):
-                wanted = " or ".join(repr(pattern) if pattern else "empty" for pattern in patterns)
-                found.append(f"{keyword} is {text!r}, wanted {wanted}")
-        return tuple(found)
+        """One sentence for each condition that `attributes` (keyword → text) does not meet; empty when the route matches."""
+        return unmet(self.match, attributes)

@@ -33,7 +33,10 @@ STUDY_CONFLICTS = frozenset({ConflictKind.HEADER, ConflictKind.IDENTITY})
 
 @dataclass(frozen=True, slots=True)
 class KnownInstance:
-    """One stored instance. `path` is relative to the store's root; digests are hexadecimal SHA-256."""
+    """One stored instance. `path` is relative to the store's root; digests are hexadecimal SHA-256.
+
+    purged: retention removed its bytes; the row stays so that the same again makes no new work.
+    """
 
     sop_instance_uid: str
     sop_class_uid: str
@@ -49,6 +52,7 @@ class KnownInstance:
     received_at: datetime
     study_key: str
     series_key: str
+    purged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,8 @@ class ClaimedJob:
 
     series: the chosen series, paths relative to the store's root; with a preset `refusal` the series that stands for the
     study (its headers are the sources of the "not run" objects). None only when nothing of the study is left.
-    source_digests: SOP Instance UID → SHA-256 of the instances of `series`.
+    others: by their roles, the series that the pipeline reads together with it.
+    source_digests: SOP Instance UID → SHA-256 of the instances of `series` and `others`.
     content_time: the job's own time, the same in every attempt. attempt: 1 for the first, given back by a node restart.
     starts: counts every claim and never goes back; it is the fence.
     """
@@ -103,6 +108,7 @@ class ClaimedJob:
     source_digests: Mapping[str, str]
     refusal: Refusal | None = None
     predecessor: Predecessor | None = None
+    others: Mapping[str, SeriesRef] = field(default_factory=dict)
 
     @property
     def last_attempt(self) -> bool:
@@ -174,6 +180,15 @@ class SeriesEvidence:
 
 
 @dataclass(frozen=True, slots=True)
+class JobInput:
+    """A further series that a job reads, by the pipeline's name for it."""
+
+    role: str
+    series_id: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
 class JobSummary:
     """A job as routing sees it: is there one already, for which series, and does it still stand?"""
 
@@ -187,6 +202,7 @@ class JobSummary:
     series_generation: int
     scope_series_id: int  # 0: one job for the study (select = "best"); else the series (select = "each")
     preset_refusal: bool
+    others: tuple[JobInput, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +249,7 @@ class PlannedJob:
     scope_series_id: int
     refusal: Refusal | None = None
     replaces: tuple[int, ...] = ()
+    others: tuple[JobInput, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

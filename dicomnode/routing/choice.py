@@ -1,7 +1,7 @@
 """Which series of a study does a pipeline run on, and why not on the others?"""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from dicomnode.domain.imaging import Refusal, RefusalCode
@@ -36,22 +36,23 @@ class Choice:
     why: str
     eligible: tuple[SeriesEvidence, ...]
     losers: tuple[Loser, ...]
+    others: Mapping[str, SeriesEvidence] = field(default_factory=dict)  # by role, of a pipeline that reads several series
 
 
 def choose_series(candidates: Sequence[SeriesEvidence], facts: PipelineFacts) -> Choice:
     """The best of the series that a route matches."""
     unfit = {one.series_id: why for one in candidates if (why := ineligible(one, facts)) is not None}
-    eligible = sorted((one for one in candidates if one.series_id not in unfit), key=lambda one: _rank(one, facts))
+    eligible = sorted((one for one in candidates if one.series_id not in unfit), key=lambda one: rank(one, facts))
     losers = [Loser(series_id, why, code) for series_id, (code, why) in unfit.items()]
     if not eligible:
         return Choice(None, "no series is eligible", (), tuple(losers))
     best = eligible[0]
-    losers += [Loser(one.series_id, _why_not(one, best, facts)) for one in eligible[1:]]
+    losers += [Loser(one.series_id, why_not(one, best, facts)) for one in eligible[1:]]
     return Choice(best, _why(best, len(eligible), len(candidates)), tuple(eligible), tuple(losers))
 
 
-def ineligible(series: SeriesEvidence, facts: PipelineFacts) -> tuple[RefusalCode, str] | None:
-    """Why the pipeline can never run on this series; None if it can.
+def ineligible(series: SeriesEvidence, facts: PipelineFacts, *, derived: bool = False) -> tuple[RefusalCode, str] | None:
+    """Why the pipeline can never run on this series; None if it can. derived: what was computed from a scan will do.
 
     An absent Image Type says nothing against a series. A series with several Image Types is judged by the most frequent one.
     """
@@ -61,7 +62,7 @@ def ineligible(series: SeriesEvidence, facts: PipelineFacts) -> tuple[RefusalCod
     if facts.min_slices > 1 and (series.sop_class_uid + ".").startswith(_SECONDARY_CAPTURE + "."):
         return RefusalCode.UNSUPPORTED_CLASS, "it holds secondary captures, not the scan"
     computed = next((value for value in values if value in _COMPUTED), None)
-    if computed is not None or values[:1] == ("DERIVED",) or values[1:2] == ("SECONDARY",):
+    if not derived and (computed is not None or values[:1] == ("DERIVED",) or values[1:2] == ("SECONDARY",)):
         kind = "\\".join(values)
         return RefusalCode.NO_ELIGIBLE_SERIES, f"it is derived or reformatted (Image Type {kind})"
     if series.slices < facts.min_slices:
@@ -125,11 +126,13 @@ def _criteria(facts: PipelineFacts) -> tuple[_Criterion, ...]:
     )
 
 
-def _rank(series: SeriesEvidence, facts: PipelineFacts) -> tuple[Any, ...]:
+def rank(series: SeriesEvidence, facts: PipelineFacts) -> tuple[Any, ...]:
+    """What eligible series are ordered by, best first."""
     return tuple(criterion.value(series) for criterion in _criteria(facts))
 
 
-def _why_not(loser: SeriesEvidence, best: SeriesEvidence, facts: PipelineFacts) -> str:
+def why_not(loser: SeriesEvidence, best: SeriesEvidence, facts: PipelineFacts) -> str:
+    """The first step of the ranking in which the loser is behind the best."""
     deciding = next(one for one in _criteria(facts) if one.value(loser) != one.value(best))
     return deciding.sentence(loser, best)
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from dicomnode.domain.routes import InputRole
+
 
 @dataclass(frozen=True, slots=True)
 class PipelineFacts:
@@ -11,6 +13,7 @@ class PipelineFacts:
     modality: str = ""
     min_slices: int = 8
     prefer_soft_kernel: bool = True
+    inputs: tuple[InputRole, ...] = ()  # of a pipeline that reads several series together; the first is the one it answers on
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The pure core: evidence and routes in, judgement out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from dicomnode.domain.equipment import DERIVED_SOP_CLASSES
@@ -9,6 +9,7 @@ from dicomnode.domain.imaging import Refusal
 from dicomnode.domain.routes import Route
 from dicomnode.domain.states import JobState, SeriesState
 from dicomnode.registry import (
+    JobInput,
     JobSummary,
     PlannedJob,
     SeriesCompletion,
@@ -20,6 +21,7 @@ from dicomnode.registry import (
 from dicomnode.routing.choice import Choice, choose_series, refusal
 from dicomnode.routing.completeness import Completeness, DefaultPatience, gather, is_complete
 from dicomnode.routing.facts import PipelineFacts
+from dicomnode.routing.inputs import choose_inputs
 
 # Families of Storage SOP Classes (PS3.4 B.5) that are never a pipeline's input, whatever a route's match says.
 _NO_IMAGES = tuple(
@@ -129,7 +131,8 @@ def _plans(
             plans[route.name] = _Plan((), {one.series_id: (False, why) for one in candidates})
             continue
         facts = pipelines.get(route.pipeline, PipelineFacts(route.pipeline))
-        plans[route.name] = _plan(study, route, candidates, choose_series(candidates, facts))
+        choose = choose_inputs if facts.inputs else choose_series
+        plans[route.name] = _plan(study, route, candidates, choose(candidates, facts))
     return plans
 
 
@@ -137,12 +140,14 @@ def _plan(study: StudyEvidence, route: Route, candidates: Sequence[SeriesEvidenc
     words = {loser.series_id: (False, loser.why) for loser in choice.losers}
     if choice.best is None:
         return _Plan(_not_run(study, route, candidates, refusal(candidates, choice, route.name)), words)
-    if route.select == "each":
+    if route.select == "each" and not choice.others:
         words |= {one.series_id: (True, "the route takes each eligible series") for one in choice.eligible}
         jobs = [job for one in choice.eligible for job in _run(study, route, one, scope_series_id=one.series_id)]
         return _Plan(tuple(jobs), words)
     words[choice.best.series_id] = (True, choice.why)
-    return _Plan(_run(study, route, choice.best, scope_series_id=0), words)
+    words |= {one.series_id: (True, f"it is read as {role}") for role, one in choice.others.items()}
+    others = tuple(JobInput(role, one.series_id, one.generation) for role, one in choice.others.items())
+    return _Plan(_run(study, route, choice.best, scope_series_id=0, others=others), words)
 
 
 def _standing(study: StudyEvidence, pipeline: str, scope_series_id: int) -> JobSummary | None:
@@ -152,16 +157,19 @@ def _standing(study: StudyEvidence, pipeline: str, scope_series_id: int) -> JobS
     return None if newest is None or newest.state is JobState.SUPERSEDED else newest
 
 
-def _run(study: StudyEvidence, route: Route, series: SeriesEvidence, *, scope_series_id: int) -> tuple[PlannedJob, ...]:
-    """A job over this series, unless one stands that ran or will run over exactly what is there now."""
+def _run(
+    study: StudyEvidence, route: Route, series: SeriesEvidence, *, scope_series_id: int, others: tuple[JobInput, ...] = ()
+) -> tuple[PlannedJob, ...]:
+    """A job over this series and `others`, unless one stands that ran or will run over exactly what is there now."""
     standing = _standing(study, route.pipeline, scope_series_id)
     not_run = _standing(study, route.pipeline, 0)
     replaced = {job.id for job in (standing, not_run) if job is not None and (job is standing or job.preset_refusal)}
     if standing is not None:
-        same_input = (standing.series_id, standing.series_generation) == (series.series_id, series.generation)
+        read = (standing.series_id, standing.series_generation, standing.others)
+        same_input = read == (series.series_id, series.generation, others)
         if standing.state is JobState.CANCELLED or (same_input and not standing.preset_refusal):
             return ()
-    return (_planned(route, series, scope_series_id, None, tuple(sorted(replaced))),)
+    return (replace(_planned(route, series, scope_series_id, None, tuple(sorted(replaced))), others=others),)
 
 
 def _not_run(study: StudyEvidence, route: Route, candidates: Sequence[SeriesEvidence], why: Refusal) -> tuple[PlannedJob, ...]:
