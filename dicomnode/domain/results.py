@@ -3,23 +3,21 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
 
 from dicomnode.domain.findings import ModelIdentity
+from dicomnode.domain.profiles import DEFAULT_KINDS, SHIPPED, Profile, ResultKind
 
-
-class ResultKind(StrEnum):
-    """Kinds of result objects; the order of members is the order of sending."""
-
-    SEG = "SEG"
-    SR = "SR"
-    SC = "SC"
+__all__ = ["Predecessor", "ResultKind", "ResultObject", "ResultRequest"]
 
 
 @dataclass(frozen=True, slots=True)
 class ResultObject:
-    """One DICOM object, spooled. `path` holds a whole Part 10 file whose bytes never change again."""
+    """One object, spooled. `path` holds a whole file (Part 10, or JSON for FHIR) whose bytes never change again.
+
+    profiles: names of the profiles whose destinations get it; None: all. fallback_profiles: of those whose destinations get it
+    only when they refuse the class `when_refused`, and then in place of the objects that `replaces` names (SOP Instance UIDs).
+    """
 
     kind: ResultKind
     sop_class_uid: str
@@ -33,6 +31,10 @@ class ResultObject:
     source_sop_instance_uids: tuple[str, ...]
     order: int  # position in the order of sending, 0-based, unique within the job
     description: str = ""
+    profiles: tuple[str, ...] | None = None
+    fallback_profiles: tuple[str, ...] = ()
+    replaces: tuple[str, ...] = ()
+    when_refused: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +62,10 @@ class ResultRequest:
     node_timezone: str
     source_digests: Mapping[str, str]
     uid_root: str | None = None
-    kinds: tuple[ResultKind, ...] = (ResultKind.SEG, ResultKind.SR, ResultKind.SC)
+    kinds: tuple[ResultKind, ...] = DEFAULT_KINDS
     predecessor: Predecessor | None = None
     demonstration: bool = True
     extra: Mapping[str, str] = field(default_factory=dict)
     model: ModelIdentity | None = None  # who refused: a Refusal carries no model of its own
-    sr_for_viewer: bool = True  # outlines in the form that OHIF draws
-    keep_empty_frames: bool = False
+    profiles: tuple[Profile, ...] = (SHIPPED["ohif"].without_fallbacks(),)  # of the destinations; one set of objects for each form
+    draw_identity: bool = False  # patient and study are drawn on captures, which then say so in Burned In Annotation

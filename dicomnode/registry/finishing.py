@@ -1,6 +1,7 @@
 """The end of a job's attempt: state, results and deliveries in one transaction."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import select
@@ -13,6 +14,23 @@ from dicomnode.registry.queue import ARRIVED, backoff_s, cancel_waiting, fence_o
 from dicomnode.registry.records import ClaimedJob
 from dicomnode.registry.tables import Delivery, Job, Result
 from dicomnode.registry.transitions import DELIVERY, JOB, began, change
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Who gets what: kinds and profile by destination; a destination that is named in neither gets all."""
+
+    destinations: Sequence[str]
+    kinds: Mapping[str, Sequence[str]]
+    profile: Mapping[str, str]
+
+    def at_once(self, destination: str, result: ResultObject) -> bool:
+        """Whether the destination gets this object without having refused another one."""
+        kinds, profile = self.kinds.get(destination), self.profile.get(destination)
+        if kinds is not None and result.kind.value not in kinds:
+            return False
+        return result.profiles is None or profile is None or profile in result.profiles
+
 
 _NOT_RUN = (JobEvent.REFUSED, JobEvent.FAILED)
 
@@ -33,6 +51,7 @@ def finish(
     timings_s: Mapping[str, float],
     retry_after_s: float | None,
     kinds_by_destination: Mapping[str, Sequence[str]],
+    profile_by_destination: Mapping[str, str],
 ) -> None:
     """See `Registry.finish_job`."""
     values: dict[str, object] = {
@@ -55,43 +74,41 @@ def finish(
     )
     if event is JobEvent.TRY_AGAIN:
         return
-    result_ids = [(_keep_result(session, job.id, result, now), result.kind.value) for result in results]
+    kept = [(_keep_result(session, job.id, result, now), result) for result in results]
     # Only after an operator's retry is there anything older: "not run" objects that wait beside the results of this attempt.
-    cancel_waiting(session, job.id, "another attempt gave other results", now, but=[result_id for result_id, _ in result_ids])
-    _keep_deliveries(session, job, result_ids, destinations, kinds_by_destination, now, not_run=event in _NOT_RUN)
+    cancel_waiting(session, job.id, "another attempt gave other results", now, but=[result_id for result_id, _ in kept])
+    wanted = Wanted(destinations, kinds_by_destination, profile_by_destination)
+    _keep_deliveries(session, job, kept, wanted, now, not_run=event in _NOT_RUN)
 
 
 def keep_results(
     session: Session,
     job: ClaimedJob,
     results: Sequence[ResultObject],
-    destinations: Sequence[str],
-    kinds_by_destination: Mapping[str, Sequence[str]],
+    wanted: Wanted,
     now: datetime,
     *,
     not_run: bool,
 ) -> None:
     """Result objects and their deliveries. not_run: they say "not run", which is said once."""
-    result_ids = [(_keep_result(session, job.id, result, now), result.kind.value) for result in results]
-    _keep_deliveries(session, job, result_ids, destinations, kinds_by_destination, now, not_run=not_run)
+    kept = [(_keep_result(session, job.id, result, now), result) for result in results]
+    _keep_deliveries(session, job, kept, wanted, now, not_run=not_run)
 
 
 def _keep_deliveries(
     session: Session,
     job: ClaimedJob,
-    result_ids: Sequence[tuple[int, str]],
-    destinations: Sequence[str],
-    kinds_by_destination: Mapping[str, Sequence[str]],
+    kept: Sequence[tuple[int, ResultObject]],
+    wanted: Wanted,
     now: datetime,
     *,
     not_run: bool,
 ) -> None:
-    for destination in destinations:
+    for destination in wanted.destinations:
         if not_run and _not_run_already_said(session, job, destination):
             continue
-        kinds = kinds_by_destination.get(destination)
-        for result_id, kind in result_ids:
-            if kinds is None or kind in kinds:
+        for result_id, result in kept:
+            if wanted.at_once(destination, result):
                 _keep_delivery(session, job.id, result_id, destination, now)
 
 
@@ -120,6 +137,10 @@ def _keep_result(session: Session, job_id: int, result: ResultObject, now: datet
         sources=list(result.source_sop_instance_uids),
         sending_order=result.order,
         description=result.description,
+        profiles=None if result.profiles is None else list(result.profiles),
+        fallback_profiles=list(result.fallback_profiles),
+        replaces=list(result.replaces),
+        when_refused=result.when_refused,
         created_at=now,
     )
     session.add(row)

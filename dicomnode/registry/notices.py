@@ -14,7 +14,7 @@ from dicomnode.domain.errors import StaleUpdate
 from dicomnode.domain.imaging import Refusal, RefusalCode
 from dicomnode.domain.results import ResultObject
 from dicomnode.domain.states import JobEvent, JobState
-from dicomnode.registry.finishing import keep_results
+from dicomnode.registry.finishing import Wanted, keep_results
 from dicomnode.registry.queue import claimed_as
 from dicomnode.registry.records import ClaimedJob
 from dicomnode.registry.tables import Job, Study
@@ -61,9 +61,11 @@ def say(
     results: Sequence[ResultObject],
     destinations: Sequence[str],
     kinds_by_destination: Mapping[str, Sequence[str]],
+    profile_by_destination: Mapping[str, str],
 ) -> None:
     """Keep the "not run" objects and their deliveries. StaleUpdate if an operator or a late image was quicker."""
     mine = (Job.id == job.id, Job.state == _FAILED, Job.worker == job.worker, Job.starts == job.starts)
     if session.scalar(select(Job.id).where(*mine).with_for_update()) is None:
         raise StaleUpdate(f"{job.key} is no longer failed in these hands", "drop what was to be said of it")
-    keep_results(session, job, results, destinations, kinds_by_destination, now, not_run=True)
+    wanted = Wanted(destinations, kinds_by_destination, profile_by_destination)
+    keep_results(session, job, results, wanted, now, not_run=True)

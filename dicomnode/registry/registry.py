@@ -222,11 +222,13 @@ class Registry:
         timings_s: Mapping[str, float] | None = None,
         retry_after_s: float | None = None,
         kinds_by_destination: Mapping[str, Sequence[str]] | None = None,
+        profile_by_destination: Mapping[str, str] | None = None,
     ) -> None:
         """End an attempt: state, results, deliveries and audit in one transaction. StaleUpdate changes nothing.
 
         event: FINISHED, REFUSED, FAILED or TRY_AGAIN. reason and remedy are shown by explain as sentences.
-        kinds_by_destination: the kinds a destination's profile takes (all for a destination that is not named). "Not run"
+        kinds_by_destination: the kinds a destination's profile takes (all for a destination that is not named);
+        profile_by_destination: the profile's name: fallbacks are kept and wait until an object is refused. "Not run"
         objects are not sent again where an earlier version's already went.
         """
         with self._database.write() as session:
@@ -245,6 +247,7 @@ class Registry:
                 timings_s=timings_s or {},
                 retry_after_s=retry_after_s,
                 kinds_by_destination=kinds_by_destination or {},
+                profile_by_destination=profile_by_destination or {},
             )
 
     def claim_notice(self, worker: str) -> ClaimedJob | None:
@@ -261,10 +264,11 @@ class Registry:
         results: Sequence[ResultObject],
         destinations: Sequence[str],
         kinds_by_destination: Mapping[str, Sequence[str]],
+        profile_by_destination: Mapping[str, str] | None = None,
     ) -> None:
         """Keep what `claim_notice` asked for, and its deliveries. StaleUpdate if the job went on meanwhile."""
         with self._database.write() as session:
-            notices.say(session, job, self._clock(), results, destinations, kinds_by_destination)
+            notices.say(session, job, self._clock(), results, destinations, kinds_by_destination, profile_by_destination or {})
 
     def requeue_lost(self, now: datetime | None = None) -> int:
         """Jobs and deliveries whose lease ended go back to their queue; returns how many rows changed."""

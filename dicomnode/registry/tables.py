@@ -103,8 +103,9 @@ class Study(Base):
     arrivals: Mapped[int] = mapped_column(default=0)
     unsettled: Mapped[bool] = mapped_column(default=False, index=True)
     held: Mapped[str] = mapped_column(default="")  # why no job of this study starts and no result leaves; "" = not held
+    purged_at: Mapped[datetime | None]  # its sources' bytes were removed by retention
 
-    __table_args__ = (Index(None, "received_at"),)
+    __table_args__ = (Index(None, "received_at"), Index(None, "purged_at", "last_arrival_at"))
 
 
 class Series(Base):
@@ -137,7 +138,11 @@ class Series(Base):
 
 
 class Instance(Base):
-    """One stored instance. `path` is relative to the store's root."""
+    """One stored instance. `path` is relative to the store's root; "" once its bytes were purged.
+
+    keep_until: until then it is exempt from purging, for somebody was told that it is safe here. rejected: the code of the
+    rejection note that named it (PS3.16 CID 7011); no job looks at it.
+    """
 
     __tablename__ = "instances"
 
@@ -157,6 +162,9 @@ class Instance(Base):
     attributes: Mapped[dict[str, Any]]
     ours: Mapped[bool]
     received_at: Mapped[datetime] = mapped_column(index=True)
+    keep_until: Mapped[datetime | None]
+    purged_at: Mapped[datetime | None]
+    rejected: Mapped[str | None]
 
 
 class HeaderVersion(Base):
@@ -210,7 +218,8 @@ class Job(Base):
     """One run of one pipeline; `version` counts the sets of results of its study, pipeline and scope.
 
     scope_series_id: 0 where the study has one set of results (select = "best"), else the series (select = "each").
-    starts never goes back and fences; attempt is given back by a restart of the node.
+    starts never goes back and fences; attempt is given back by a restart of the node. rank_at: created_at, earlier by so much
+    time as its priority is worth: who has waited that long overtakes.
     """
 
     __tablename__ = "jobs"
@@ -225,6 +234,7 @@ class Job(Base):
     version: Mapped[int]
     state: Mapped[str] = mapped_column(String(16))
     priority: Mapped[int] = mapped_column(default=0)
+    rank_at: Mapped[datetime | None]
     attempt: Mapped[int] = mapped_column(default=0)
     starts: Mapped[int] = mapped_column(default=0)
     starts_forgiven: Mapped[int] = mapped_column(default=0)  # starts up to an operator's retry, no longer counted
@@ -237,6 +247,7 @@ class Job(Base):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     preset_refusal: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    others: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))  # JobInput of each further series that it reads
     outcome: Mapped[str] = mapped_column(default="")  # how the last attempt ended; stays when the job is superseded
     reason_code: Mapped[str] = mapped_column(default="")
     reason: Mapped[str] = mapped_column(default="")
@@ -271,6 +282,12 @@ class Result(Base):
     sources: Mapped[list[Any]]
     sending_order: Mapped[int]
     description: Mapped[str]
+    stale: Mapped[str | None]  # why it no longer says what is known
+    purged_at: Mapped[datetime | None]
+    profiles: Mapped[list[Any] | None]  # whose destinations get it at once; None: all
+    fallback_profiles: Mapped[list[Any] | None]  # whose destinations get it in place of `replaces`, once they refuse a class
+    replaces: Mapped[list[Any] | None]  # SOP Instance UIDs
+    when_refused: Mapped[str | None]  # SOP Class UID
     created_at: Mapped[datetime]
 
 
@@ -290,16 +307,39 @@ class Delivery(Base):
     lease_until: Mapped[datetime | None]
     not_before: Mapped[datetime]  # of the next attempt; once sent, of the next question for proof
     created_at: Mapped[datetime]
+    tried_since: Mapped[datetime | None]  # first claim: 14 days later it is held
     sent_at: Mapped[datetime | None]
     last_status: Mapped[int | None]
     last_error: Mapped[str] = mapped_column(default="")
     proof: Mapped[str] = mapped_column(default="")
+    commitment_uid: Mapped[str | None]  # Transaction UID of the last storage commitment that was asked for
 
     __table_args__ = (
         _one_of("state", DeliveryState),
         UniqueConstraint("result_id", "destination"),
         Index(None, "state", "destination", "not_before"),
+        Index(None, "commitment_uid"),
     )
+
+
+class Commitment(Base):
+    """A storage commitment that a peer asked of us. references: [[SOP class, SOP instance], …]; failed: instance → reason."""
+
+    __tablename__ = "commitments"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    transaction_uid: Mapped[str]
+    peer: Mapped[str]
+    references: Mapped[list[Any]]
+    received_at: Mapped[datetime]
+    failed: Mapped[dict[str, Any] | None]
+    decided_at: Mapped[datetime | None]
+    reported_at: Mapped[datetime | None]
+    attempts: Mapped[int] = mapped_column(default=0)
+    not_before: Mapped[datetime]  # of the next attempt to report
+    last_error: Mapped[str] = mapped_column(default="")
+
+    __table_args__ = (UniqueConstraint("peer", "transaction_uid"), Index(None, "reported_at", "not_before"))
 
 
 class AuditRow(Base):
@@ -315,6 +355,6 @@ class AuditRow(Base):
     event: Mapped[str] = mapped_column(String(32))
     reason: Mapped[str]
     actor: Mapped[str]
-    at: Mapped[datetime]
+    at: Mapped[datetime] = mapped_column(index=True)
 
     __table_args__ = (Index(None, "kind", "row_id"),)

@@ -1,6 +1,6 @@
 """From findings or a refusal to files: the order of work in one place."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ from pydicom.uid import SecondaryCaptureImageStorage
 
 from dicomnode.domain.findings import Findings
 from dicomnode.domain.imaging import Image2D, Refusal, Volume
-from dicomnode.domain.results import ResultKind, ResultObject, ResultRequest
+from dicomnode.domain.profiles import ResultKind
+from dicomnode.domain.results import ResultObject, ResultRequest
 from dicomnode.results import files
 from dicomnode.results.context import Context, make_context
 from dicomnode.results.drawing import font
@@ -18,8 +19,22 @@ from dicomnode.results.not_run import build_not_run_capture, build_not_run_repor
 from dicomnode.results.outlines import outlines
 from dicomnode.results.sc import build_captures
 from dicomnode.results.seg import build_segmentation
-from dicomnode.results.source import read_sources, restore_identity
+from dicomnode.results.sets import ResultSet, sets_of, with_place
+from dicomnode.results.source import read_sources
 from dicomnode.results.sr import build_report
+
+# What one kind is made of: context (its `profile` says the form), findings, their image, the objects of the kinds before it
+# in the same set (without pixels). Gives the objects of one series in the order of sending; none where nothing is to be made.
+type_builder = Callable[[Context, Findings, Volume | Image2D, Mapping[ResultKind, Sequence[Any]]], Sequence[Any]]
+BUILDERS: Mapping[ResultKind, type_builder] = {
+    ResultKind.SEG: build_segmentation,
+    ResultKind.SR: build_report,
+    ResultKind.SC: build_captures,
+}
+NOT_RUN_BUILDERS: Mapping[ResultKind, Callable[[Context, Refusal], Any]] = {
+    ResultKind.SR: build_not_run_report,
+    ResultKind.SC: build_not_run_capture,
+}
 
 
 def build(
@@ -29,51 +44,54 @@ def build(
     request: ResultRequest,
     folder: Path,
 ) -> tuple[ResultObject, ...]:
-    """Builds and writes the objects that the request asks for, in the order of sending: SEG, SR, SC.
+    """Builds and writes the objects that the request asks for, for each of its profiles, in the order of sending.
 
-    A refusal gives the "AI not run" report and page; its image may be None. `sources` are the stored files of the series.
-    Every file and the folder are synced when this returns. Raises ResultCheckFailed where a slice has no source file.
+    Profiles that agree in the form of a kind share its objects. A refusal gives the "AI not run" report and page; its image
+    may be None. `sources` are the stored files of the series. Every file and the folder are synced when this returns. Raises
+    ResultCheckFailed where a slice has no source file.
     """
-    read = read_sources(sources, image)
-    context = make_context(outcome, read, request)
-    if isinstance(outcome, Refusal):
-        built = _not_run(context, outcome)
-    elif image is None:
+    if image is None and isinstance(outcome, Findings):
         raise ValueError("findings need the image in which they were found")
-    else:
-        built = _objects(context, outcome, image)
+    read = read_sources(sources, image)
     folder.mkdir(parents=True, exist_ok=True)
     names = tuple(str(header.SOPInstanceUID) for header in read.headers)
-    written = tuple(_finish(context, kind, dataset, order, folder, names) for order, (kind, dataset) in enumerate(built))
+    sets = sets_of(make_context(outcome, read, request))
+    made: dict[tuple[object, ...], tuple[list[Any], list[ResultObject]]] = {}
+    order = 0
+    for kind in ResultKind:
+        for one in sets:
+            if kind not in one.context.kinds:
+                continue
+            key = (kind, one.context.form_of(kind))
+            if key not in made:
+                datasets = _datasets(kind, one, outcome, image)
+                objects = [
+                    _finish(one.context, kind, dataset, order + place, folder, names) for place, dataset in enumerate(datasets)
+                ]
+                order += len(objects)
+                made[key] = datasets, objects
+            one.datasets[kind], one.objects[kind] = made[key]
     files.sync_folder(folder)
-    return written
+    return with_place(sets)
 
 
-def _objects(context: Context, findings: Findings, image: Volume | Image2D) -> Iterable[tuple[ResultKind, Any]]:
-    kinds = context.request.kinds
-    segmentation = build_segmentation(context, findings, image) if ResultKind.SEG in kinds else None
-    if segmentation is not None:
-        restore_identity(segmentation, context.sources)
-        yield ResultKind.SEG, segmentation
-    if ResultKind.SR in kinds:
-        yield ResultKind.SR, build_report(context, findings, image, segmentation)
-    if ResultKind.SC in kinds:
-        for capture in build_captures(context, findings, image):
-            yield ResultKind.SC, capture
-
-
-def _not_run(context: Context, refusal: Refusal) -> Iterable[tuple[ResultKind, Any]]:
-    if ResultKind.SR in context.request.kinds:
-        yield ResultKind.SR, build_not_run_report(context, refusal)
-    if ResultKind.SC in context.request.kinds:
-        yield ResultKind.SC, build_not_run_capture(context, refusal)
+def _datasets(kind: ResultKind, one: ResultSet, outcome: Findings | Refusal, image: Volume | Image2D | None) -> list[Any]:
+    if isinstance(outcome, Refusal):
+        make = NOT_RUN_BUILDERS.get(kind)
+        return [] if make is None else [make(one.context, outcome)]
+    assert image is not None  # noqa: S101 - `build` refuses findings without
+    builder = BUILDERS.get(kind)
+    return [] if builder is None else list(builder(one.context, outcome, image, one.datasets))
 
 
 def _finish(
     context: Context, kind: ResultKind, dataset: Any, order: int, folder: Path, sources: tuple[str, ...]
 ) -> ResultObject:
     files.stamp(dataset, context.moment, lambda name: context.uid(kind, name))
-    return files.write(dataset, kind, order, folder, sources)
+    written = files.write(dataset, kind, order, folder, sources)
+    if "PixelData" in dataset:
+        del dataset.PixelData  # later kinds of the set name it; nobody needs its pixels any more
+    return written
 
 
 def warm_up() -> None:

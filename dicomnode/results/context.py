@@ -16,21 +16,26 @@ from dicomnode import __version__
 from dicomnode.domain.clock import local_zone
 from dicomnode.domain.findings import Findings, ModelIdentity
 from dicomnode.domain.imaging import Refusal
-from dicomnode.domain.results import ResultKind, ResultRequest
+from dicomnode.domain.profiles import Profile, ResultKind
+from dicomnode.domain.results import ResultRequest
 from dicomnode.domain.uids import derived_uid
 from dicomnode.results import equipment
 from dicomnode.results.source import Sources
 
 LONGEST_LO = 64  # PS3.5 6.2
 FIRST_SERIES_NUMBER = 9000
-SERIES_NUMBER_SLOTS = 300  # × 3 kinds: 9000 to 9899
+SERIES_NUMBER_SLOTS = 112  # × 8 kinds: 9000 to 9895
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One set of results in the making. `moment` is the content time in the zone in which DA and TM are written."""
+    """One set of results in the making, in the form of one profile.
+
+    `moment` is the content time in the zone in which DA and TM are written.
+    """
 
     request: ResultRequest
+    profile: Profile
     model: ModelIdentity
     demonstration: bool
     sources: Sources
@@ -54,7 +59,7 @@ class Context:
                 request.pipeline_version,
                 self.model.digest,
                 self.outcome_digest,
-                digest_of(self._form()),
+                digest_of(self._form(kind)),
                 str(request.version),
                 kind.value,
                 *parts,
@@ -62,26 +67,56 @@ class Context:
             root=request.uid_root,
         )
 
-    def _form(self) -> tuple[object, ...]:
+    def _form(self, kind: ResultKind) -> tuple[object, ...]:
         """What else changes the bytes: the same UID must always mean the same bytes."""
         request = self.request
         return (
             __version__,
             hd.__version__,
             request.node_timezone,
-            tuple(kind.value for kind in request.kinds),
             request.predecessor,
             self.demonstration,
             dict(request.extra),
-            request.sr_for_viewer,
-            request.keep_empty_frames,
+            self.form_of(kind),
         )
 
+    def form_of(self, kind: ResultKind) -> tuple[object, ...]:
+        """What of profile and route shapes an object of this kind: destinations that agree in it share the object.
+
+        A report names the segmentation, a key object selection and a FHIR bundle all that there is.
+        """
+        profile, request = self.profile, self.request
+        segmentation = (
+            profile.seg_form,
+            profile.max_segments,
+            profile.max_frames,
+            profile.over_limit,
+            profile.keep_empty_frames,
+            profile.without_frame_of_reference,
+            profile.character_set,
+        )
+        captures = (profile.sc_form, profile.text_position, profile.character_set, request.draw_identity)
+        report = (ResultKind.SEG in self.kinds, *segmentation, profile.sr_form, profile.sr_class, profile.library_images)
+        match kind:
+            case ResultKind.SEG:
+                return segmentation
+            case ResultKind.SR:
+                return report
+            case ResultKind.KOS | ResultKind.FHIR:
+                return (self.kinds, *report, *captures)
+            case _:
+                return captures
+
+    @property
+    def kinds(self) -> tuple[ResultKind, ...]:
+        """What is made for this profile: what the route asks for and the profile takes, in the order of sending."""
+        return tuple(kind for kind in ResultKind if kind in self.request.kinds and kind in self.profile.kinds)
+
     def series_number(self, kind: ResultKind) -> int:
-        """9000 to 9899, the same for the same pipeline, version and series; kinds of one set are neighbours."""
+        """9000 to 9895, the same for the same pipeline, version and series; kinds of one set are neighbours."""
         key = f"{self.request.pipeline}\x1f{self.sources.series_instance_uid}\x1f{self.request.version}"
         slot = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") % SERIES_NUMBER_SLOTS
-        return FIRST_SERIES_NUMBER + 3 * slot + list(ResultKind).index(kind)
+        return FIRST_SERIES_NUMBER + len(ResultKind) * slot + list(ResultKind).index(kind)
 
     def description(self, what: str) -> str:
         """Series Description (LO, 64 characters): who, what, which version, and that it is a demonstration."""
@@ -91,11 +126,12 @@ class Context:
 
 
 def make_context(outcome: Findings | Refusal, sources: Sources, request: ResultRequest) -> Context:
-    """The context of one set of results."""
+    """The context of the first profile's set of results."""
     model = equipment.model_of(outcome, request)
     zone = local_zone(sources.timezone_offset_from_utc, request.node_timezone)
     return Context(
         request=request,
+        profile=request.profiles[0],
         model=model,
         demonstration=request.demonstration or model.demonstration,
         sources=sources,
@@ -105,7 +141,7 @@ def make_context(outcome: Findings | Refusal, sources: Sources, request: ResultR
 
 
 def digest_of(value: object) -> str:
-    """SHA-256 (hex) over values and arrays of a seam's dataclass; `timings_s` say nothing about the image and are left out."""
+    """SHA-256 (hex) over values and arrays of a seam's dataclass; `timings_s` and `run` say nothing about the image: left out."""
     digest = hashlib.sha256()
     for chunk in _canonical(value):
         digest.update(chunk)
@@ -117,7 +153,7 @@ def _canonical(value: object) -> Iterator[bytes | memoryview]:
     if is_dataclass(value) and not isinstance(value, type):
         yield f"<{type(value).__name__}".encode()
         for one in fields(value):
-            if one.name != "timings_s":
+            if one.name not in {"timings_s", "run"}:
                 yield f"{one.name}=".encode()
                 yield from _canonical(getattr(value, one.name))
         yield b">"

@@ -1,6 +1,6 @@
 """Secondary captures (PS3.3 A.8): RGB, uncompressed, one frame each; the summary page first, then slices with findings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import highdicom as hd
@@ -34,7 +34,9 @@ UNPAIRED_BODY_PARTS = frozenset(
 )
 
 
-def build_captures(context: Context, findings: Findings, image: Volume | Image2D) -> list[Any]:
+def build_captures(
+    context: Context, findings: Findings, image: Volume | Image2D, _built: Mapping[ResultKind, Sequence[Any]]
+) -> list[Any]:
     """Summary page, then one capture for each slice to show, in the order of the source's Instance Number."""
     sources = context.sources
     slices = len(stack_of(image))

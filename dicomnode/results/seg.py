@@ -4,6 +4,7 @@ Label maps may overlap each other (a nodule lies in a lung), and highdicom takes
 per segment, eight times the memory. So maps that overlap are encoded one by one and their frames joined into one instance.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import highdicom as hd
@@ -17,10 +18,10 @@ from pydicom.uid import ExplicitVRLittleEndian
 from dicomnode.domain.equipment import MANUFACTURER, MODEL_NAME
 from dicomnode.domain.findings import Code, Findings, LabelMap, Segment
 from dicomnode.domain.imaging import Image2D, Volume
-from dicomnode.domain.results import ResultKind
+from dicomnode.domain.profiles import ResultKind
 from dicomnode.results import equipment
 from dicomnode.results.context import Context
-from dicomnode.results.source import Sources, copy_body_part
+from dicomnode.results.source import Sources, copy_body_part, restore_identity
 
 type_labels = NDArray[np.uint8] | NDArray[np.uint16]
 # (name of the label map, voxel value there) → Segment Number (0062,0004) in the object.
@@ -45,11 +46,13 @@ def segment_numbers(findings: Findings) -> type_segment_numbers:
     return {(one.name, segment.number): number for number, (one, segment) in enumerate(shown, start=1)}
 
 
-def build_segmentation(context: Context, findings: Findings, image: Volume | Image2D) -> Any | None:
-    """One object with all segments; None where nothing was segmented, or a volume has no frame of reference to lie in."""
+def build_segmentation(
+    context: Context, findings: Findings, image: Volume | Image2D, _built: Mapping[ResultKind, Sequence[Any]]
+) -> list[Any]:
+    """One object with all segments; none where nothing was segmented, or a volume has no frame of reference to lie in."""
     shown = shown_segments(findings)
     if not shown or (isinstance(image, Volume) and not context.sources.frame_of_reference_uid):
-        return None
+        return []
     layers = _layers(findings, context.sources)
     objects = [_encode(context, labels, descriptions, image) for labels, descriptions in _numbered(context, layers)]
     dataset = objects[0] if len(objects) == 1 else _join(objects)
@@ -60,7 +63,8 @@ def build_segmentation(context: Context, findings: Findings, image: Volume | Ima
     if isinstance(image, Image2D):
         # Type 2C where frames have no position of their own (PS3.3 C.7.6.1).
         dataset.PatientOrientation = context.sources.headers[0].get("PatientOrientation") or []
-    return dataset
+    restore_identity(dataset, context.sources)
+    return [dataset]
 
 
 type_layer = tuple[type_labels, list[Segment], dict[int, int]]
@@ -140,7 +144,7 @@ def _encode(context: Context, labels: type_labels, descriptions: list[Any], imag
         content_creator_name="dicomnode^AI",
         transfer_syntax_uid=ExplicitVRLittleEndian,
         pixel_measures=_pixel_measures(context.sources, image),
-        omit_empty_frames=not context.request.keep_empty_frames,
+        omit_empty_frames=not context.profile.keep_empty_frames,
         contributing_equipment=equipment.contributing_equipment(context.model, context.moment, context.request.uid_root),
     )
 

@@ -18,7 +18,7 @@ from pydicom.sr.coding import Code as DicomCode
 from dicomnode.domain.equipment import MANUFACTURER
 from dicomnode.domain.findings import Classification, Findings, LabelMap, Lesion, Segment
 from dicomnode.domain.imaging import Image2D, Volume
-from dicomnode.domain.results import ResultKind
+from dicomnode.domain.profiles import ResultKind, SrForm
 from dicomnode.results.context import Context
 from dicomnode.results.outlines import border, key_slice, lesion_outline, outlines
 from dicomnode.results.seg import dicom_code, segment_numbers
@@ -263,7 +263,7 @@ def _coordinates(report: Report, index: int, curve: NDArray[np.float64]) -> Any:
 
 def _draw(report: Report, group: Any, coordinates: Any) -> None:
     """Puts the outline under every number; highdicom refuses that in TID 1410 and 1411, so it is done afterwards."""
-    if not report.context.request.sr_for_viewer:
+    if report.context.profile.sr_form is not SrForm.OHIF:
         return
     for item in group[0].ContentSequence:
         if item.ValueType == "NUM":

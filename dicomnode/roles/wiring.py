@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from dicomnode.network.tls import TlsFiles
 
 
-
 def make_folders(settings: Settings) -> None:
     """The data folder and what the node itself keeps in it. Raises SettingsError where it may not write."""
     for folder in (settings.data_dir, run_folder(settings)):

@@ -11,6 +11,7 @@ from dicomnode import imaging, logs
 from dicomnode.domain.errors import DicomNodeError, PipelineError, ResourceExhausted, ResultCheckFailed, StaleUpdate
 from dicomnode.domain.findings import Findings, ModelIdentity
 from dicomnode.domain.imaging import Refusal, RefusalCode, SeriesRef
+from dicomnode.domain.profiles import SHIPPED
 from dicomnode.domain.results import ResultKind, ResultObject, ResultRequest
 from dicomnode.domain.routes import Destination, Route
 from dicomnode.domain.states import JobEvent
@@ -112,7 +113,8 @@ class Worker:
             objects, _ = self._saved(job, route, self._located(job), Analysis(None, refusal))
             open_to, _ = self._open_to(job, [self._destinations[name] for name in route.send_to])
             kinds = {one.name: one.profile.kinds for one in open_to}
-            self._registry.say_not_run(job, objects, [one.name for one in open_to], kinds)
+            profiles = {one.name: one.profile.name for one in open_to}
+            self._registry.say_not_run(job, objects, [one.name for one in open_to], kinds, profiles)
             _log.info("not run was said for a job whose workers died", job=job.key, results=len(objects))
         except Exception as error:  # noqa: BLE001 - the boundary of a notice: the job's row says what happened all the same
             _log.error("the notice of a failed job could not be made", job=job.key, exc_info=error)
@@ -211,7 +213,7 @@ class Worker:
 
     def _request(self, job: ClaimedJob, route: Route, analysis: Analysis) -> ResultRequest:
         model = analysis.outcome.model if isinstance(analysis.outcome, Findings) else self._identity(job.pipeline)
-        wanted = [self._destinations[name].profile for name in route.send_to]
+        wanted = {one.profile.name: one.profile for one in map(self._destinations.__getitem__, route.send_to)}
         return ResultRequest(
             pipeline=job.pipeline,
             pipeline_version=model.version,
@@ -224,8 +226,7 @@ class Worker:
             predecessor=job.predecessor,
             demonstration=model.demonstration,
             model=model,
-            sr_for_viewer=any(profile.sr_for_viewer for profile in wanted) or not wanted,
-            keep_empty_frames=any(profile.keep_empty_frames for profile in wanted),
+            profiles=tuple(wanted.values()) or (SHIPPED["ohif"],),
         )
 
     # --- the endings
@@ -271,6 +272,7 @@ class Worker:
             timings_s=ending.timings_s,
             retry_after_s=ending.retry_after_s,
             kinds_by_destination={one.name: one.profile.kinds for one in open_to},
+            profile_by_destination={one.name: one.profile.name for one in open_to},
         )
         took = {f"{name}_s": round(seconds, 3) for name, seconds in ending.timings_s.items()}
         _log.info(

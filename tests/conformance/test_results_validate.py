@@ -25,6 +25,7 @@ from dicomnode.domain.imaging import (
     Volume,
     read_only,
 )  # fmt: skip
+from dicomnode.domain.profiles import SHIPPED
 from dicomnode.domain.results import Predecessor, ResultObject
 from dicomnode.results import build, verify
 from tests.results.cases import (
@@ -127,11 +128,11 @@ def test_results_of_every_kind_of_finding_are_valid(tmp_path: Path, make: Callab
     "changes",
     [
         {"version": 2, "predecessor": Predecessor(1, "1.2.840.10008.5.1.4.1.1.88.34", "1.2.3.4", "1.2.3.5")},
-        {"sr_for_viewer": False},
-        {"keep_empty_frames": True},
+        {"profiles": (SHIPPED["archive"],)},
+        {"profiles": (replace(SHIPPED["ohif"], keep_empty_frames=True),)},
         {"uid_root": "1.2.276.0.99"},
     ],
-    ids=lambda one: next(iter(one)),
+    ids=["version", "archive", "empty-frames", "uid-root"],
 )
 def test_results_in_every_form_are_valid(tmp_path: Path, changes: dict[str, object]) -> None:
     paths = small_series(tmp_path / "ct", slices=8)

@@ -15,9 +15,10 @@ from pydicom.uid import (
 )
 
 from dicomnode.delivery import Deliverer, DeliveryPolicy
+from dicomnode.domain.profiles import SHIPPED
 from dicomnode.domain.received import Received
 from dicomnode.domain.results import ResultKind, ResultObject
-from dicomnode.domain.routes import Destination, DestinationProfile, Peer
+from dicomnode.domain.routes import Destination, Peer
 from dicomnode.domain.states import JobEvent
 from dicomnode.domain.uids import derived_uid
 from dicomnode.registry import PlannedJob, Registry, SeriesCompletion, StudyJudgement
@@ -37,7 +38,7 @@ QUICK = DeliveryPolicy(
     first_pause_s=0.05, longest_pause_s=0.4, missing_after_s=0.5, first_proof_pause_s=0.05, longest_proof_pause_s=0.2,
     lease_s=30.0, poll_s=0.05,
 )  # fmt: skip
-PROFILE = DestinationProfile(name="ohif", kinds=("SEG", "SR", "SC"), sr_for_viewer=True)
+PROFILE = SHIPPED["ohif"]
 
 
 class Clock:

@@ -9,6 +9,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from dicomnode.domain.equipment import CONTRIBUTION_DESCRIPTION, MANUFACTURER
+from dicomnode.domain.profiles import DEFAULT_KINDS, SHIPPED
 from dicomnode.domain.results import Predecessor, ResultKind
 from dicomnode.results import verify
 from dicomnode.results.equipment import device_uid
@@ -134,7 +135,7 @@ def test_a_negative_result_is_a_statement_with_a_number_never_an_empty_report(ne
 
 
 def test_an_archive_gets_no_outlines_for_viewers(case: Case, tmp_path: Path) -> None:
-    made = make_case(case.paths, case.findings, case.volume, tmp_path, sr_for_viewer=False, kinds=NO_PICTURES)
+    made = make_case(case.paths, case.findings, case.volume, tmp_path, profiles=(SHIPPED["archive"],), kinds=NO_PICTURES)
     verify(made.objects, made.findings, made.volume, made.paths)
     assert "SCOORD" not in value_types(report(made))
     assert "SCOORD" in value_types(report(case))
@@ -192,7 +193,7 @@ def test_a_new_version_names_its_predecessor_and_says_its_number(case: Case, tmp
 
 
 def test_every_object_names_this_node_and_the_model_s_weights_as_equipment(case: Case) -> None:
-    for kind in ResultKind:
+    for kind in DEFAULT_KINDS:
         for dataset in case.of_kind(kind):
             items = dataset.ContributingEquipmentSequence
             ours = [one for one in items if one.get("ContributionDescription") == CONTRIBUTION_DESCRIPTION]

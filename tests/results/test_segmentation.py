@@ -10,10 +10,13 @@ from pydicom.dataset import Dataset
 
 from dicomnode.domain.findings import LabelMap
 from dicomnode.domain.imaging import read_only
+from dicomnode.domain.profiles import SHIPPED
 from dicomnode.domain.results import ResultKind
 from dicomnode.results import build, verify
 from tests.results.cases import request_for, small_findings, small_series, volume_of
 from tests.results.conftest import Case, make_case
+
+KEEPING = replace(SHIPPED["ohif"], keep_empty_frames=True)
 
 
 def group(dataset: Dataset, frame: Dataset, keyword: str) -> Dataset:
@@ -79,7 +82,7 @@ def test_slices_without_a_segment_have_no_frame_unless_a_destination_needs_them(
         for segment in one.segments
     )
     assert dataset.NumberOfFrames == filled < len(case.paths) * 4
-    kept = make_case(case.paths, case.findings, case.volume, tmp_path, keep_empty_frames=True, kinds=(ResultKind.SEG,))
+    kept = make_case(case.paths, case.findings, case.volume, tmp_path, profiles=(KEEPING,), kinds=(ResultKind.SEG,))
     assert segmentation(kept).NumberOfFrames == len(case.paths) * 4
     verify(kept.objects, kept.findings, kept.volume, kept.paths)
 
