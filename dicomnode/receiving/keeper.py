@@ -140,6 +140,9 @@ class InstanceKeeper:
             writer.abandon()
             return answer("duplicate")
         writer.durable()
+        if known.purged:  # there is nothing left that it could contradict
+            self._ledger.add_instance(received, ours=ours, replaces=True)
+            return answer("repaired")
         if known.sha256 == received.sha256:
             self._ledger.add_instance(received, ours=ours, replaces=True)
             with suppress(StorageError):  # else the damaged file would stay behind as an orphan

@@ -57,6 +57,7 @@ def _known(session: Session, *conditions: object) -> list[KnownInstance]:
             size_bytes=row.size_bytes,
             attributes=row.attributes,
             ours=row.ours,
+            purged=row.purged_at is not None,
             received_at=row.received_at,
             study_key=f"S{study_id}",
             series_key=f"E{series_id}",
@@ -74,7 +75,8 @@ def add_instance(session: Session, received: Received, *, ours: bool, replaces: 
     ).one_or_none()
     if existing is not None:
         if replaces:
-            session.execute(update(Instance).where(Instance.id == existing.id).values(**_bytes(received)))
+            again = {**_bytes(received), "attributes": dict(received.attributes), "purged_at": None}
+            session.execute(update(Instance).where(Instance.id == existing.id).values(**again))
         return InstanceKeys(f"S{existing.study_id}", f"E{existing.series_id}", new=False)
     study_id = _study_id(session, received)
     series_id = _series_id(session, study_id, received, ours=ours)
@@ -98,6 +100,9 @@ def instance_columns(received: Received, series_id: int, association_id: int | N
         "attributes": dict(attributes),
         "ours": ours,
         "received_at": received.received_at,
+        "keep_until": None,
+        "purged_at": None,
+        "rejected": None,
         **_bytes(received),
     }
 
@@ -236,7 +241,8 @@ def known_files(session: Session, after: tuple[int, int, int]) -> Iterator[tuple
     tables: tuple[type[Instance | Result | Conflict], ...] = (Instance, Result, Conflict)
     for index, row in enumerate(tables):
         statement = select(row.id, row.path, row.size_bytes, row.sha256)
-        page = session.execute(statement.where(row.id > after[index], row.path != "").order_by(row.id).limit(_PAGE))
+        there = [row.path != ""] if row is Conflict else [row.path != "", row.purged_at.is_(None)]
+        page = session.execute(statement.where(row.id > after[index], *there).order_by(row.id).limit(_PAGE))
         for row_id, path, size_bytes, sha256 in page:
             yield index, row_id, Path(path), size_bytes, sha256
 
@@ -245,7 +251,8 @@ def files_since(session: Session, since: datetime | None, after: int) -> list[tu
     """One page of (id, path, size, SHA-256) of instances received at `since` or later (all for None), behind this id."""
     newer = [] if since is None else [Instance.received_at >= since]
     statement = select(Instance.id, Instance.path, Instance.size_bytes, Instance.sha256)
-    page = session.execute(statement.where(Instance.id > after, *newer).order_by(Instance.id).limit(_PAGE))
+    kept = Instance.purged_at.is_(None)
+    page = session.execute(statement.where(Instance.id > after, kept, *newer).order_by(Instance.id).limit(_PAGE))
     return [(row.id, Path(row.path), row.size_bytes, row.sha256) for row in page]
 
 
@@ -258,7 +265,7 @@ def files_in(session: Session, folder: Path, since: datetime) -> list[StoredFile
 
 def files_of(session: Session, sop_instance_uids: Sequence[str]) -> list[StoredFile]:
     """The files of those of these instances that have a row."""
-    return _stored_files(session, Instance.sop_instance_uid.in_(sop_instance_uids))
+    return _stored_files(session, Instance.sop_instance_uid.in_(sop_instance_uids), Instance.purged_at.is_(None))
 
 
 def _stored_files(session: Session, *conditions: object) -> list[StoredFile]:
