@@ -4,10 +4,16 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.peers.orthanc import Orthanc
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tests.peers.waiting import wait_until
 from tests.viewers.chromium import Chromium, PageError
 
 BROKEN = ("Error Boundary", "Unable to generate tool state", "Something went wrong", "not yet supported")
+
+COLOR_TOLERANCE = 32
 
 
 @dataclass
@@ -16,11 +22,13 @@ class Ohif:
 
     browser: Chromium
     address: str
+    study_instance_uid: str
+    folder: Path
 
-    def open_study(self, study_instance_uid: str, *, series: int) -> None:
-        """Opens a study and waits for the thumbnails of so many series and for the first picture."""
+    def open_study(self, *, series: int) -> None:
+        """Opens the study and waits for the thumbnails of so many series and for the first picture."""
         self.browser.before_every_page("localStorage.setItem('shownTours', JSON.stringify(['basicViewerTour']))")
-        self.browser.open(f"{self.address}/viewer?StudyInstanceUIDs={study_instance_uid}")
+        self.browser.open(f"{self.address}/viewer?StudyInstanceUIDs={self.study_instance_uid}")
         self.browser.wait_for(
             f"document.querySelectorAll('[data-cy^=\"study-browser-thumbnail\"]').length >= {series}",
             timeout_s=90,
@@ -67,6 +75,36 @@ class Ohif:
         self.browser.wait_for(f"document.body.innerText.includes({json.dumps(text)})", timeout_s=timeout_s, what=repr(text))
         self.check()
 
+    def labels(self) -> str:
+        """What is written beside the outlines that the viewport draws."""
+        script = "[...document.querySelectorAll('.viewport-element svg text')].map(one => one.textContent).join(' | ')"
+        return str(self.browser.evaluate(script))
+
+    def wait_for_label(self, text: str, timeout_s: float = 40.0) -> None:
+        """Until one of the labels holds this text."""
+        wait_until(lambda: text in self.labels(), timeout_s=timeout_s, every_s=0.3, what=f"the label {text!r}")
+        self.check()
+
+    def open_panel(self, name: str) -> None:
+        """Opens a panel on the right: panelSegmentation, trackedMeasurements."""
+        self.browser.click(f'[data-cy="{name}-btn"]')
+
+    def viewport(self) -> NDArray[np.uint8]:
+        """What the viewport shows, labels and overlays included: (y, x, 3) RGB."""
+        box = self.browser.evaluate("""(() => {
+            const box = document.querySelector('[data-cy="viewport-pane"]').getBoundingClientRect();
+            return [box.x, box.y, box.width, box.height];
+        })()""")
+        return np.asarray(Image.open(self.browser.screenshot(self.folder / "viewport.png", clip=box)).convert("RGB"))
+
+    def wait_for_color(self, color: tuple[int, int, int], *, pixels: int, timeout_s: float = 40.0) -> None:
+        """Until the viewport shows so many pixels of this colour (32 levels more or less)."""
+        wait_until(
+            lambda: int((np.abs(self.viewport().astype(int) - color).max(axis=2) <= COLOR_TOLERANCE).sum()) >= pixels,
+            timeout_s=timeout_s, every_s=0.5, what=f"{pixels} pixels of {color}",
+        )  # fmt: skip
+        self.check()
+
     def check(self) -> None:
         """Raises PageError where the viewer broke."""
         broken = [line for line in [*self.browser.said, self.text()] if any(word in line for word in BROKEN)]
@@ -103,9 +141,3 @@ def dicomweb_settings() -> dict[str, object]:
         "Plugins": [str(plugin)],
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/", "EnableWado": True, "WadoRoot": "/wado"},
     }
-
-
-def study_in(orthanc: Orthanc) -> str:
-    """The only study that a PACS holds."""
-    (study,) = orthanc.study_uids()
-    return study

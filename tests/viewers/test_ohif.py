@@ -1,0 +1,35 @@
+"""What a radiologist sees: OHIF on Orthanc's DICOMweb shows the segmentation, the measurements and the captures."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from dicomnode.results.drawing import AMBER
+from tests.viewers.cases import phantom_study
+from tests.viewers.ohif import Ohif
+
+type_viewer = Callable[[list[Path]], Ohif]
+
+
+def test_ohif_shows_segmentation_measurements_and_captures_of_a_chest_ct(
+    viewer: type_viewer, tmp_path: Path, artefacts: Path
+) -> None:
+    study = phantom_study(tmp_path)
+    ohif = viewer(study.files)
+    ohif.open_study(series=4)
+
+    ohif.open_series("SEG -")
+    ohif.agree()
+    ohif.open_panel("panelSegmentation")
+    for segment in (segment for one in study.findings.label_maps for segment in one.segments):
+        ohif.wait_for_text(segment.label)
+    ohif.wait_for_color(study.findings.label_maps[0].segments[0].color_rgb, pixels=100)
+    ohif.show(artefacts / "ct-segmentation.png")
+
+    ohif.open_series("SR -")
+    ohif.wait_for_label(study.findings.lesions[0].label)
+    ohif.show(artefacts / "ct-report.png")
+    assert f"{study.findings.lesions[0].volume_ml:.2f} mL" in ohif.labels()
+
+    ohif.open_series("SC -")
+    ohif.wait_for_color(AMBER, pixels=5000)
+    ohif.show(artefacts / "ct-captures.png")
