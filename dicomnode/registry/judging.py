@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from dicomnode.domain.errors import StaleUpdate
 from dicomnode.domain.states import JobState, SeriesEvent, SeriesState
 from dicomnode.registry.operator import new_job
-from dicomnode.registry.queue import refusal_as_json, supersede
+from dicomnode.registry.queue import inputs_as_json, inputs_from, refusal_as_json, supersede
 from dicomnode.registry.records import (
     AssociationEvidence,
     JobSummary,
@@ -134,6 +134,7 @@ def _summary(job: Job) -> JobSummary:
         series_generation=job.series_generation,
         scope_series_id=job.scope_series_id,
         preset_refusal=job.preset_refusal is not None,
+        others=inputs_from(job.others),
     )
 
 
@@ -165,6 +166,7 @@ def record(session: Session, judgement: StudyJudgement, now: datetime) -> list[s
             route=planned.route,
             pipeline=planned.pipeline,
             preset_refusal=refusal_as_json(planned.refusal),
+            others=inputs_as_json(planned.others),
             now=now,
         )
         created.append(f"J{job_id}")

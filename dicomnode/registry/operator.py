@@ -11,7 +11,14 @@ from dicomnode.domain.results import ResultKind
 from dicomnode.domain.states import DeliveryEvent, DeliveryState, ImpossibleTransition, JobEvent, JobState
 from dicomnode.registry import conflicts, keys
 from dicomnode.registry.queries import find_study
-from dicomnode.registry.queue import generation_of, same_family, supersede
+from dicomnode.registry.queue import (
+    generation_of,
+    inputs_as_json,
+    inputs_from,
+    newest_inputs,
+    same_family,
+    supersede,
+)
 from dicomnode.registry.tables import Delivery, Job, Result, Series, Study
 from dicomnode.registry.transitions import DELIVERY, JOB, began, change, remarked
 
@@ -48,6 +55,7 @@ def _retry_job(session: Session, job: Job, now: datetime) -> list[str]:
         "held": "",
         # It runs over what is there now, also over what came while it was cancelled.
         "series_generation": generation_of(session, job.series_id),
+        "others": inputs_as_json(newest_inputs(session, inputs_from(job.others))),
     }
     if job.state == JobState.QUEUED.value and job.held:
         session.execute(update(Job).where(Job.id == job.id).values(**afresh))
@@ -106,6 +114,7 @@ def _next_version(session: Session, job: Job, now: datetime) -> str:
         route=job.route,
         pipeline=job.pipeline,
         preset_refusal=job.preset_refusal,
+        others=inputs_as_json(newest_inputs(session, inputs_from(job.others))),
         now=now,
     )
     return f"J{row}"
@@ -122,6 +131,7 @@ def new_job(
     pipeline: str,
     preset_refusal: dict[str, object] | None,
     now: datetime,
+    others: list[dict[str, object]] | None = None,
 ) -> int:
     """A queued job, as the next version of its study, pipeline and scope; its id."""
     row = Job(
@@ -136,6 +146,7 @@ def new_job(
         not_before=now,
         created_at=now,
         preset_refusal=preset_refusal,
+        others=others,
     )
     row.version = (session.scalar(select(func.max(Job.version)).where(*same_family(row))) or 0) + 1
     session.add(row)

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from dicomnode.domain.errors import StaleUpdate
 from dicomnode.domain.imaging import InstanceRef, Refusal, RefusalCode, SeriesRef
 from dicomnode.domain.results import Predecessor, ResultKind
 from dicomnode.domain.states import DeliveryEvent, DeliveryState, JobEvent, JobState, SeriesState
-from dicomnode.registry.records import MAX_JOB_ATTEMPTS, MAX_JOB_CRASHES, MAX_JOB_STARTS, ClaimedJob
+from dicomnode.registry.records import MAX_JOB_ATTEMPTS, MAX_JOB_CRASHES, MAX_JOB_STARTS, ClaimedJob, JobInput
 from dicomnode.registry.tables import Delivery, Instance, Job, Result, Series, Study
 from dicomnode.registry.transitions import DELIVERY, JOB, change, remarked
 
@@ -92,6 +93,12 @@ def claimed_as(
     """The job as its new owner gets it."""
     study_uid = session.execute(select(Study.study_instance_uid).where(Study.id == job.study_id)).scalar_one()
     series, digests = _series_ref(session, study_uid, job.series_id)
+    others = {}
+    for one in inputs_from(job.others):
+        found, of_these = _series_ref(session, study_uid, one.series_id)
+        if found is not None:
+            others[one.role] = found
+            digests = {**digests, **of_these}
     return ClaimedJob(
         id=job.id,
         key=f"J{job.id}",
@@ -110,6 +117,7 @@ def claimed_as(
         source_digests=digests,
         refusal=refusal,
         predecessor=_predecessor(session, job),
+        others=others,
     )
 
 
@@ -140,6 +148,21 @@ def refusal_from(stored: Mapping[str, Any] | None) -> Refusal | None:
     if stored is None:
         return None
     return Refusal(RefusalCode(stored["code"]), stored["message"], stored["remedy"], tuple(stored["instances"]))
+
+
+def inputs_as_json(inputs: Iterable[JobInput]) -> list[dict[str, object]] | None:
+    """The further series of a job as a column holds them; None where it reads one series."""
+    return [{"role": one.role, "series_id": one.series_id, "generation": one.generation} for one in inputs] or None
+
+
+def inputs_from(stored: Iterable[Mapping[str, Any]] | None) -> tuple[JobInput, ...]:
+    """The further series that a column holds."""
+    return tuple(JobInput(one["role"], one["series_id"], one["generation"]) for one in stored or ())
+
+
+def newest_inputs(session: Session, inputs: Iterable[JobInput]) -> tuple[JobInput, ...]:
+    """The same series as they are now."""
+    return tuple(replace(one, generation=generation_of(session, one.series_id)) for one in inputs)
 
 
 def _predecessor(session: Session, job: Job) -> Predecessor | None:
@@ -246,12 +269,14 @@ def supersede_jobs_of_series(session: Session, series_id: int, reason: str, now:
     """What ran over this series ran over something else than what is there now. A preset "not run" is judged anew instead."""
     jobs = session.scalars(
         select(Job).where(
-            Job.series_id == series_id,
+            Job.study_id == select(Series.study_id).where(Series.id == series_id).scalar_subquery(),
+            or_(Job.series_id == series_id, Job.others.is_not(None)),
             Job.state.in_([state.value for state in REPLACED_BY_LATE_IMAGE]),
             Job.preset_refusal.is_(None),
         )
     ).all()
-    supersede(session, jobs, reason, now)
+    readers = [job for job in jobs if series_id in {job.series_id, *(one.series_id for one in inputs_from(job.others))}]
+    supersede(session, readers, reason, now)
 
 
 def supersede(session: Session, jobs: Iterable[Job], reason: str, now: datetime) -> None:
