@@ -2,15 +2,17 @@
 
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from pynetdicom import AE, _config, build_context, evt
 from pynetdicom.association import Association
 
 from dicomnode.domain.errors import PeerUnreachable
 from dicomnode.domain.routes import Peer
+from dicomnode.network.client_tls import client_context
 from dicomnode.network.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.network.reactor import guard, hold
 
@@ -18,6 +20,8 @@ from dicomnode.network.reactor import guard, hold
 _config.LOG_HANDLER_LEVEL = "none"
 # A path given to send_c_store leaves as the bytes that the file holds, in constant memory; conversions go by Dataset instead.
 _config.STORE_SEND_CHUNKED_DATASET = True
+
+type_handlers = Sequence[tuple[Any, Callable[[evt.Event], Any]]]
 
 LARGEST_PDU = 131_072  # DCMTK senders use no longer ones
 
@@ -39,12 +43,15 @@ def associate(
     contexts: Sequence[tuple[str, Sequence[str]]],
     *,
     timeouts: Timeouts = Timeouts(),
+    handlers: type_handlers = (),
+    roles: Sequence[Any] = (),
 ) -> Iterator[Association]:
     """An established association with at least one accepted context; released at the end, aborted after an exception.
 
-    contexts: (abstract syntax, transfer syntaxes), 128 at most. Raises PeerUnreachable, which says why and what to do.
+    contexts: (abstract syntax, transfer syntaxes), 128 at most. handlers: (pynetdicom's event, function) for what the peer asks
+    of us meanwhile. roles: SCP/SCU Role Selections (PS3.7 D.3.3.4). Raises PeerUnreachable, which says why and what to do.
     """
-    association = _request(peer, our_ae_title, contexts, timeouts)
+    association = _request(peer, our_ae_title, contexts, timeouts, handlers, roles)
     try:
         yield association
     except BaseException:
@@ -55,7 +62,14 @@ def associate(
         association.release()
 
 
-def _request(peer: Peer, our_ae_title: str, contexts: Sequence[tuple[str, Sequence[str]]], timeouts: Timeouts) -> Association:
+def _request(
+    peer: Peer,
+    our_ae_title: str,
+    contexts: Sequence[tuple[str, Sequence[str]]],
+    timeouts: Timeouts,
+    handlers: type_handlers,
+    roles: Sequence[Any],
+) -> Association:
     entity = AE(our_ae_title)
     entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
@@ -78,7 +92,9 @@ def _request(peer: Peer, our_ae_title: str, contexts: Sequence[tuple[str, Sequen
             contexts=[build_context(abstract, list(syntaxes)) for abstract, syntaxes in contexts],
             ae_title=peer.ae_title,
             max_pdu=LARGEST_PDU,
-            evt_handlers=[(evt.EVT_CONN_OPEN, connection_open)],
+            ext_neg=list(roles),
+            tls_args=None if peer.tls is None else (client_context(peer.tls), peer.host),
+            evt_handlers=[(evt.EVT_CONN_OPEN, connection_open), *handlers],
         )
     except OSError as error:  # the host name cannot be resolved
         raise _connection_failed(peer, error) from None
@@ -109,7 +125,7 @@ def _why(association: Association, peer: Peer, timeouts: Timeouts, *, connected:
         )
     return PeerUnreachable(
         f"{_named(peer)} broke the connection during association",
-        "check that it speaks DICOM there without TLS and lets this address in",
+        f"check that it speaks DICOM {'with' if peer.tls else 'without'} TLS there and lets this address in",
     )
 
 
