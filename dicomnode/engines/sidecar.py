@@ -117,10 +117,19 @@ class SegmentRule(_Table):
 
 
 class Calibration(_Table):
-    """Platt scaling of a lesion's score: logit(p) = slope × logit(score) + intercept."""
+    """From a lesion's score to its probability: logit(p) = slope × logit(score) + intercept (Platt scaling), plus what else
+    speaks for or against it, each times its weight: a judge of candidates that people can read. `learning.judging` fits it.
+    """
 
     slope: float = 1.0
     intercept: float = 0.0
+    contact: float = 0.0  # share of its surface that touches aerated lung
+    log_long_axis: float = 0.0  # natural logarithm of mm
+    roundness: float = 0.0  # short by long axis
+    mean: float = 0.0  # hundreds of the image's unit, as the two below
+    std: float = 0.0
+    maximum: float = 0.0
+    slice_spacing: float = 0.0  # mm
 
 
 class DiffuseRule(_Table):

@@ -19,13 +19,18 @@ _TOUCHING = np.ones((3, 3, 3), dtype=bool)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
-    """A component that obeys the rules of size and place. box, mask: on the source grid; side: LEFT, RIGHT or 0."""
+    """A component that obeys the rules of size and place. box, mask: on the source grid; side: LEFT, RIGHT or 0.
+
+    score: the network's, before calibration; contact: share of its surface that touches aerated lung.
+    """
 
     probability: float
     measures: Measures
     box: Box
     mask: NDArray[np.bool_]
     side: int
+    score: float
+    contact: float
 
 
 def find_candidates(view: LungView, pixels: NDArray[Any], source: Grid, rules: LesionRules) -> list[Candidate]:
@@ -54,10 +59,23 @@ def without_diffuse(candidates: list[Candidate], rules: LesionRules) -> tuple[li
     return kept, len(pale)
 
 
-def calibrated(score: float, calibration: Calibration) -> float:
-    """Platt scaling of a score in 0-1."""
+def calibrated(score: float, calibration: Calibration, evidence: float = 0.0) -> float:
+    """Probability of a score in 0-1; evidence: what else was weighed, on the scale of the logit."""
     score = min(max(score, 1e-6), 1 - 1e-6)
-    return 1 / (1 + math.exp(-(calibration.slope * math.log(score / (1 - score)) + calibration.intercept)))
+    return 1 / (1 + math.exp(-(calibration.slope * math.log(score / (1 - score)) + calibration.intercept + evidence)))
+
+
+def evidence_of(measures: Measures, contact: float, slice_spacing_mm: float, calibration: Calibration) -> float:
+    """What size, shape, density, place and the scan's slice spacing add to the logit of a candidate."""
+    return (
+        calibration.contact * contact
+        + calibration.log_long_axis * math.log(max(measures.long_axis_mm, 1.0))
+        + calibration.roundness * measures.short_axis_mm / max(measures.long_axis_mm, 1e-3)
+        + calibration.mean * measures.mean / 100
+        + calibration.std * measures.std / 100
+        + calibration.maximum * measures.maximum / 100
+        + calibration.slice_spacing * slice_spacing_mm
+    )
 
 
 def _candidate(
@@ -75,7 +93,8 @@ def _candidate(
     around = _grown(box, view.lesion.shape, 2)
     own = labels[around] == number
     shell = ndimage.binary_dilation(own, _TOUCHING) & ~own
-    if float(np.mean(view.aerated[around][shell])) < rules.min_lung_contact:
+    contact = float(np.mean(view.aerated[around][shell]))
+    if contact < rules.min_lung_contact:
         return None
     others = (labels[around] != 0) & ~own
     probability = np.where(others, 0, view.lesion[around])
@@ -90,7 +109,9 @@ def _candidate(
         return None
     scores = view.lesion[around][own]
     score = float(scores.max() if rules.score == "max" else scores.mean())
-    return Candidate(calibrated(score, rules.calibration), measures, source_box, mask, _side(view.sides[around][shell | own]))
+    evidence = evidence_of(measures, contact, source.spacing_mm[0], rules.calibration)
+    probability_of = calibrated(score, rules.calibration, evidence)
+    return Candidate(probability_of, measures, source_box, mask, _side(view.sides[around][shell | own]), score, contact)
 
 
 def _side(sides: NDArray[np.uint8]) -> int:
