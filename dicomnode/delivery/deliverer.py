@@ -214,7 +214,7 @@ class _Outlet:
         doubted_for = _NO_TIME
         if answer.outcome is Outcome.DOUBTFUL:
             doubted_for = now - self._doubted_since.setdefault(delivery.id, now)
-        age = now - delivery.created_at
+        age = now - (delivery.tried_since or now)
         event = decide(answer.outcome, age=age, doubted_for=doubted_for, policy=self._policy)
         if retry_after_s is None:
             first, longest = self._policy.first_pause_s, self._policy.longest_pause_s

@@ -74,7 +74,8 @@ def _all_series(session: Session, rows: Sequence[Series]) -> tuple[SeriesEvidenc
     image_types: dict[int, Counter[str]] = defaultdict(Counter)
     frames: Counter[int] = Counter()
     instances: Counter[int] = Counter()
-    for series_id, number, image_type, number_of_frames in session.execute(select(*columns).where(of_these, ~Instance.ours)):
+    standing = (of_these, ~Instance.ours, Instance.rejected.is_(None))
+    for series_id, number, image_type, number_of_frames in session.execute(select(*columns).where(*standing)):
         if number is not None:
             numbers[series_id].append(number)
         image_types[series_id][image_type] += 1
@@ -167,6 +168,7 @@ def record(session: Session, judgement: StudyJudgement, now: datetime) -> list[s
             pipeline=planned.pipeline,
             preset_refusal=refusal_as_json(planned.refusal),
             others=inputs_as_json(planned.others),
+            priority=planned.priority,
             now=now,
         )
         created.append(f"J{job_id}")

@@ -10,12 +10,14 @@ from dicomnode.domain.errors import NothingToDo, UsageError
 from dicomnode.domain.results import ResultKind
 from dicomnode.domain.states import DeliveryEvent, DeliveryState, ImpossibleTransition, JobEvent, JobState
 from dicomnode.registry import conflicts, keys
+from dicomnode.registry.fallback import with_its_seg
 from dicomnode.registry.queries import find_study
 from dicomnode.registry.queue import (
     generation_of,
     inputs_as_json,
     inputs_from,
     newest_inputs,
+    rank,
     same_family,
     supersede,
 )
@@ -34,9 +36,9 @@ def retry(session: Session, key: str, now: datetime) -> list[str]:
         delivery = _delivery(session, row_id)
         if _job(session, delivery.job_id).state == JobState.SUPERSEDED.value:
             raise NothingToDo(f"a newer version replaced the job of D{row_id}", f"nothing of it is sent; cancel it: D{row_id}")
-        values = {"not_before": now, "created_at": now}
+        values = {"not_before": now, "created_at": now, "tried_since": None}
         _change_or_explain(session, delivery, DeliveryEvent.OPERATOR_RETRY, now, values)
-        return [f"D{row_id}"]
+        return [f"D{row_id}", *with_its_seg(session, delivery, now)]
     if letter == "E":
         if session.get(Series, row_id) is None:
             raise _unknown(key)
@@ -103,6 +105,8 @@ def reprocess(session: Session, study_or_key: str, now: datetime) -> list[str]:
 
 
 def _next_version(session: Session, job: Job, now: datetime) -> str:
+    # Versions are counted: nobody else makes one of this study meanwhile.
+    session.execute(select(Study.id).where(Study.id == job.study_id).with_for_update())
     standing = session.scalars(select(Job).where(*same_family(job), Job.state != JobState.SUPERSEDED.value)).all()
     supersede(session, standing, "the operator asked for a new version", now)
     row = new_job(
@@ -115,6 +119,7 @@ def _next_version(session: Session, job: Job, now: datetime) -> str:
         pipeline=job.pipeline,
         preset_refusal=job.preset_refusal,
         others=inputs_as_json(newest_inputs(session, inputs_from(job.others))),
+        priority=job.priority,
         now=now,
     )
     return f"J{row}"
@@ -132,6 +137,7 @@ def new_job(
     preset_refusal: dict[str, object] | None,
     now: datetime,
     others: list[dict[str, object]] | None = None,
+    priority: int = 0,
 ) -> int:
     """A queued job, as the next version of its study, pipeline and scope; its id."""
     row = Job(
@@ -147,6 +153,8 @@ def new_job(
         created_at=now,
         preset_refusal=preset_refusal,
         others=others,
+        priority=priority,
+        rank_at=rank(now, priority),
     )
     row.version = (session.scalar(select(func.max(Job.version)).where(*same_family(row))) or 0) + 1
     session.add(row)

@@ -3,17 +3,17 @@
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import ColumnElement, Select, and_, exists, func, select, update
+from sqlalchemy.orm import Session
 
 from dicomnode.domain.results import ResultKind, ResultObject
 from dicomnode.domain.states import DeliveryEvent, DeliveryState, JobState
+from dicomnode.registry.fallback import after_refusal, may_go
 from dicomnode.registry.queue import backoff_s
 from dicomnode.registry.records import ClaimedDelivery
 from dicomnode.registry.tables import Delivery, Job, Result, Study
 from dicomnode.registry.transitions import DELIVERY, change
 
-_ACCEPTED_STATES = (DeliveryState.SENT, DeliveryState.CONFIRMED)
 _FIRST_PROOF_AFTER_S = 1.0
 
 
@@ -30,22 +30,14 @@ def anything_due(session: Session, destination: str, now: datetime) -> bool:
 def claim(session: Session, worker: str, destination: str, lease_s: float, now: datetime) -> ClaimedDelivery | None:
     """The next object for this destination.
 
-    SR and SC name the SEG of their job: they wait until each of its SEG objects was accepted at the same destination, for a
-    viewer that opens an SR whose SEG is missing shows nothing, or something wrong. Nothing leaves for a study that is held.
+    What names the SEG of its job waits until it was accepted at the same destination (`fallback.may_go`). Nothing leaves for a
+    study that is held.
     """
-    other, other_result = aliased(Delivery), aliased(Result)
-    seg_not_there = exists().where(
-        other.result_id == other_result.id,
-        other_result.job_id == Result.job_id,
-        other_result.kind == ResultKind.SEG.value,
-        other.destination == destination,
-        other.state.not_in([state.value for state in _ACCEPTED_STATES]),
-    )
     row = session.execute(
         _rows()
         .where(Delivery.state == DeliveryState.WAITING.value, Delivery.destination == destination, Delivery.not_before <= now)
         .where(Job.state != JobState.SUPERSEDED.value, ~exists().where(Study.id == Job.study_id, Study.held != ""))
-        .where(or_(Result.kind == ResultKind.SEG.value, ~seg_not_there))
+        .where(may_go())
         .order_by(Delivery.created_at, Job.id, Result.sending_order, Delivery.id)
         .limit(1)
         .with_for_update(skip_locked=True, of=Delivery)
@@ -58,6 +50,7 @@ def claim(session: Session, worker: str, destination: str, lease_s: float, now: 
         "worker": worker,
         "attempt": attempt,
         "starts": starts,
+        "tried_since": delivery.tried_since or now,
         "lease_until": now + timedelta(seconds=lease_s),
     }
     fence = {"starts": delivery.starts}
@@ -95,6 +88,7 @@ def _claimed(
         study_key=f"S{job.study_id}",
         pipeline=job.pipeline,
         created_at=delivery.created_at,
+        tried_since=delivery.tried_since,
         sent_at=delivery.sent_at,
     )
 
@@ -109,12 +103,13 @@ def finish(
     error: str,
     retry_after_s: float | None,
     proof: str,
+    refused_by: str,
 ) -> None:
     """See `Registry.finish_delivery`."""
     pause = backoff_s(delivery.attempt) if retry_after_s is None else retry_after_s
     # A warning is kept beside a success; a success clears what an earlier attempt complained of.
     values: dict[str, object] = {"last_error": error, "lease_until": None}
-    if status is not None:
+    if status is not None or event is DeliveryEvent.REJECTED:  # without a status: refused in negotiation
         values["last_status"] = status
     if proof:
         values["proof"] = proof
@@ -140,11 +135,15 @@ def finish(
     )
     if state == DeliveryState.WAITING.value:
         _cancel_if_superseded(session, delivery.id, now)
+    if refused_by and event is DeliveryEvent.REJECTED:
+        after_refusal(session, delivery, refused_by, now)
 
 
 def _cancel_if_superseded(session: Session, delivery_id: int, now: datetime) -> None:
     """A newer version replaced the job while its object was on the way: it is not tried again."""
-    job_state = session.scalar(select(Job.state).join(Delivery, Delivery.job_id == Job.id).where(Delivery.id == delivery_id))
+    of_delivery = select(Delivery.job_id).where(Delivery.id == delivery_id).scalar_subquery()
+    # On a server the job may be on its way to being superseded: waited for, or the delivery would wait for ever.
+    job_state = session.scalar(select(Job.state).where(Job.id == of_delivery).with_for_update(read=True))
     if job_state == JobState.SUPERSEDED.value:
         waiting = DeliveryState.WAITING.value
         change(session, DELIVERY, delivery_id, waiting, DeliveryEvent.CANCELLED, now=now, reason="a newer version replaced it")

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, exists, or_, select, update
+from sqlalchemy import ColumnElement, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from dicomnode.domain.errors import StaleUpdate
@@ -20,6 +20,8 @@ from dicomnode.registry.transitions import DELIVERY, JOB, change, remarked
 
 _FIRST_BACKOFF_S = 10.0
 _LONGEST_BACKOFF_S = 3600.0
+# What one step of priority is worth: a job that has waited so much longer goes first all the same, so none waits for ever.
+PRIORITY_STEP_S = 600.0
 
 # States in which a late image supersedes a job. A cancelled one stays what the operator made it.
 REPLACED_BY_LATE_IMAGE = (JobState.QUEUED, JobState.RUNNING, JobState.DONE, JobState.REFUSED, JobState.FAILED)
@@ -31,6 +33,11 @@ def backoff_s(attempt: int) -> float:
     """Seconds until the next attempt: doubling from 10 s to an hour, ± 20 % so that many do not come back together."""
     doublings = min(max(attempt - 1, 0), 16)
     return min(_FIRST_BACKOFF_S * float(2**doublings), _LONGEST_BACKOFF_S) * random.uniform(0.8, 1.2)  # noqa: S311
+
+
+def rank(created_at: datetime, priority: int) -> datetime:
+    """When a job without priority would have come, to stand where this one stands. It never changes: all grow old alike."""
+    return created_at - timedelta(seconds=PRIORITY_STEP_S * priority)
 
 
 def claimable(now: datetime) -> list[ColumnElement[bool]]:
@@ -59,11 +66,11 @@ def anything_claimable(session: Session, now: datetime) -> bool:
 
 
 def claim(session: Session, worker: str, lease_s: float, now: datetime) -> ClaimedJob | None:
-    """The most urgent job, oldest first. Other claimers skip the row (PostgreSQL) or wait for this transaction (SQLite)."""
+    """The next job by priority and age. Other claimers skip the row (PostgreSQL) or wait for this transaction (SQLite)."""
     job = session.scalars(
         select(Job)
         .where(*claimable(now))
-        .order_by(Job.priority.desc(), Job.created_at, Job.id)
+        .order_by(func.coalesce(Job.rank_at, Job.created_at), Job.id)
         .limit(1)
         .with_for_update(skip_locked=True)
     ).one_or_none()
@@ -126,7 +133,8 @@ def _series_ref(session: Session, study_uid: str, series_id: int | None) -> tupl
         return None, {}
     series_uid = session.execute(select(Series.series_instance_uid).where(Series.id == series_id)).scalar_one()
     columns = (Instance.sop_instance_uid, Instance.sop_class_uid, Instance.path, Instance.number_of_frames, Instance.sha256)
-    rows = session.execute(select(*columns).where(Instance.series_id == series_id, ~Instance.ours).order_by(Instance.id)).all()
+    there = (Instance.series_id == series_id, ~Instance.ours, Instance.rejected.is_(None), Instance.purged_at.is_(None))
+    rows = session.execute(select(*columns).where(*there).order_by(Instance.id)).all()
     refs = tuple(InstanceRef(row.sop_instance_uid, row.sop_class_uid, Path(row.path), row.number_of_frames) for row in rows)
     return SeriesRef(study_uid, series_uid, refs), {row.sop_instance_uid: row.sha256 for row in rows}
 
@@ -282,6 +290,9 @@ def supersede_jobs_of_series(session: Session, series_id: int, reason: str, now:
 def supersede(session: Session, jobs: Iterable[Job], reason: str, now: datetime) -> None:
     """A newer version takes over; what of the old one has not left stays here."""
     for job in jobs:
+        session.refresh(job, with_for_update=True)  # on a server its worker may just have ended it
+        if job.state == JobState.SUPERSEDED.value:
+            continue
         values = {"lease_until": None}
         change(session, JOB, job.id, job.state, JobEvent.SUPERSEDED, now=now, reason=reason, values=values)
         cancel_waiting(session, job.id, reason, now)
@@ -292,5 +303,5 @@ def cancel_waiting(session: Session, job_id: int, reason: str, now: datetime, *,
     waiting = select(Delivery.id).where(
         Delivery.job_id == job_id, Delivery.state == DeliveryState.WAITING.value, Delivery.result_id.not_in(list(but))
     )
-    for delivery_id in session.scalars(waiting).all():
+    for delivery_id in session.scalars(waiting.with_for_update()).all():
         change(session, DELIVERY, delivery_id, DeliveryState.WAITING.value, DeliveryEvent.CANCELLED, now=now, reason=reason)

@@ -120,8 +120,8 @@ class ClaimedJob:
 class ClaimedDelivery:
     """One result instance on its way to one destination: claimed for sending (SENDING), or to be proved (SENT).
 
-    result.path is what the worker gave (relative to the store's root). created_at: when the delivery began to wait; 14 days
-    later it is held.
+    result.path is what the worker gave (relative to the store's root). tried_since: when it was tried first; 14 days later it
+    is held. None on the first attempt: a study that was held for weeks has its 14 days still before it.
     """
 
     id: int
@@ -137,6 +137,7 @@ class ClaimedDelivery:
     pipeline: str
     created_at: datetime
     sent_at: datetime | None = None
+    tried_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +241,10 @@ class SeriesCompletion:
 
 @dataclass(frozen=True, slots=True)
 class PlannedJob:
-    """A job that routing wants. `replaces`: ids of jobs that it supersedes. `refusal`: nothing was eligible, and why."""
+    """A job that routing wants. `replaces`: ids of jobs that it supersedes. `refusal`: nothing was eligible, and why.
+
+    priority: jobs of a higher one go first, until others have waited for so much longer (`queue.PRIORITY_STEP_S` a step).
+    """
 
     route: str
     pipeline: str
@@ -250,6 +254,7 @@ class PlannedJob:
     refusal: Refusal | None = None
     replaces: tuple[int, ...] = ()
     others: tuple[JobInput, ...] = ()
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,3 +281,19 @@ class Transition:
     reason: str
     at: datetime
     actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskedCommitment:
+    """A storage commitment that a peer asked of us. references: (SOP class, SOP instance).
+
+    failed: what was decided, SOP Instance UID → Failure Reason; None: nothing yet.
+    """
+
+    id: int
+    peer: str
+    transaction_uid: str
+    references: tuple[tuple[str, str], ...]
+    failed: Mapping[str, int] | None
+    attempts: int
+    received_at: datetime

@@ -119,6 +119,7 @@ def _route(one: RouteSettings) -> Route:
         quiet_s=one.quiet_s,
         max_wait_s=one.max_wait_s,
         send_not_run=one.send_not_run,
+        priority=one.priority,
         allow_many_frames_of_reference=one.allow_many_frames_of_reference,
     )
 

@@ -188,7 +188,16 @@ def _not_run(study: StudyEvidence, route: Route, candidates: Sequence[SeriesEvid
 def _planned(
     route: Route, series: SeriesEvidence, scope_series_id: int, why: Refusal | None, replaces: tuple[int, ...]
 ) -> PlannedJob:
-    return PlannedJob(route.name, route.pipeline, series.series_id, series.generation, scope_series_id, why, replaces)
+    return PlannedJob(
+        route.name,
+        route.pipeline,
+        series.series_id,
+        series.generation,
+        scope_series_id,
+        why,
+        replaces,
+        priority=route.priority,
+    )
 
 
 def _verdict(series: SeriesEvidence, route: Route, mismatches: Sequence[str], plan: _Plan | None) -> SeriesVerdict:

@@ -90,7 +90,7 @@ def add_series(registry: Registry, slices: int = 10, *, study: str = "1.2.3", se
     return key
 
 
-def queue_job(registry: Registry, *, pipeline: str = "chest_ct", route: str = "chest-ct") -> list[str]:
+def queue_job(registry: Registry, *, pipeline: str = "chest_ct", route: str = "chest-ct", priority: int = 0) -> list[str]:
     """Complete every unsettled study and queue one job for its first series, as routing would; the new keys."""
     created = []
     for study in registry.studies_to_judge():
@@ -105,7 +105,7 @@ def queue_job(registry: Registry, *, pipeline: str = "chest_ct", route: str = "c
                     for one in study.series
                     if one.state == "arriving"
                 ),
-                jobs=(PlannedJob(route, pipeline, first.series_id, first.generation, 0, replaces=standing),),
+                jobs=(PlannedJob(route, pipeline, first.series_id, first.generation, 0, replaces=standing, priority=priority),),
                 settled=True,
             )
         )

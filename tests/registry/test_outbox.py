@@ -198,3 +198,21 @@ def test_what_has_still_to_be_sent_is_counted_for_every_destination_that_rows_na
     outbox(registry, "pacs", "gone")
     registry.finish_delivery(claim(registry), DeliveryEvent.ACCEPTED, status=0)
     assert registry.unfinished_deliveries() == {"pacs": 2, "gone": 3}
+
+
+def test_the_fourteen_days_begin_with_the_first_attempt_and_anew_with_an_operators_retry(
+    registry: Registry, clock: Clock
+) -> None:
+    """A study may be held for weeks before anything of it is tried."""
+    outbox(registry, kinds=("SC",))
+    clock.forward(20 * 86400)
+    first = claim(registry)
+    assert first.tried_since is None
+    began = clock.now
+    registry.finish_delivery(first, DeliveryEvent.TRY_AGAIN, error="no answer", retry_after_s=60)
+    clock.forward(86400)
+    second = claim(registry)
+    assert second.tried_since == began
+    registry.finish_delivery(second, DeliveryEvent.HELD, error="given up")
+    registry.retry("D1")
+    assert claim(registry).tried_since is None

@@ -304,3 +304,40 @@ def test_a_notice_that_comes_after_an_operators_retry_is_dropped(registry: Regis
     with pytest.raises(StaleUpdate):
         registry.say_not_run(notice, Spool().objects(notice, ("SR",)), ["pacs"], {})
     assert registry.claim_delivery("d", "pacs", 60) is None
+
+
+def in_turn(registry: Registry) -> list[str]:
+    """The keys of all jobs in the order in which workers get them."""
+    keys = []
+    while (job := registry.claim_job("w", 60)) is not None:
+        keys.append(job.study_key)
+    return keys
+
+
+def queued(registry: Registry, number: int, priority: int) -> None:
+    add_series(registry, 1, study=f"1.9.{number}", series=f"1.9.{number}.1")
+    queue_job(registry, priority=priority)
+
+
+def test_jobs_of_a_higher_priority_go_first_and_the_oldest_of_one_priority(registry: Registry, clock: Clock) -> None:
+    for number, priority in enumerate((0, 1, 0, 5, 1)):
+        queued(registry, number, priority)
+        clock.forward(1)
+    assert in_turn(registry) == ["S4", "S2", "S5", "S1", "S3"]
+
+
+def test_nobody_waits_for_ever_behind_jobs_of_a_higher_priority(registry: Registry, clock: Clock) -> None:
+    """Each step of priority is worth ten minutes of waiting, no more."""
+    queued(registry, 0, 0)
+    clock.forward(2 * 600 + 1)
+    queued(registry, 1, 2)
+    queued(registry, 2, 3)
+    assert in_turn(registry) == ["S3", "S1", "S2"]
+
+
+def test_an_operators_new_version_keeps_the_priority_of_its_job(registry: Registry, clock: Clock) -> None:
+    queued(registry, 0, 3)
+    clock.forward(60)
+    queued(registry, 1, 0)
+    assert registry.reprocess("J1") == ["J3"]
+    assert in_turn(registry) == ["S1", "S2"]

@@ -191,9 +191,9 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_one_set_of_results_whatever_happens(fresh_database: Path, folder: Path, seed: int) -> None:
+def test_one_set_of_results_whatever_happens(fresh_sqlite: Path, folder: Path, seed: int) -> None:
     path = folder / f"{seed}.db"
-    shutil.copyfile(fresh_database, path)
+    shutil.copyfile(fresh_sqlite, path)
     clock = Clock()
     registry = Registry(f"sqlite:///{path}", clock=clock)
     try:
