@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dicomnode.cli.inputs import Together, together
 from dicomnode.cli.options import ConfigOption, DebugOption, JsonOption, loaded
 from dicomnode.cli.output import only_the_document_on_stdout, print_error, print_json, say, table
 from dicomnode.cli.progress import progress
@@ -130,10 +131,11 @@ def infer(
         except OSError as error:
             raise UsageError(f"{out} cannot be made: {error.strerror}", "name a folder that you may write") from None
         loaded_pipeline = _load_pipeline(settings, folder, device)
-        with progress("inferring", len(found.series)) as step:
+        cases = together(found.series, loaded_pipeline.sidecar)
+        with progress("inferring", len(cases)) as step:
             runs = []
-            for series in found.series:
-                runs.append(_run(settings, series, loaded_pipeline, speed, out, debug=debug))
+            for case in cases:
+                runs.append(_run(settings, case, loaded_pipeline, speed, out, debug=debug))
                 step()
     if as_json:
         print_json("infer", {"runs": runs, "ignored": _ignored(found)})
@@ -169,16 +171,20 @@ def _load_pipeline(settings: "Settings", folder: Path, device: str | None) -> "P
 
 
 def _run(
-    settings: "Settings", series: SeriesRef, pipeline: "Pipeline", speed: Speed, out: Path, *, debug: bool
+    settings: "Settings", case: Together, pipeline: "Pipeline", speed: Speed, out: Path, *, debug: bool
 ) -> dict[str, object]:
     """One series' record."""
-    from dicomnode.roles.analysis import analyse, findings_summary
+    from dicomnode.roles.analysis import Analysis, analyse, findings_summary
 
+    series = case.series
     record: dict[str, object] = {"series_instance_uid": series.series_instance_uid, "outcome": "failed", "code": None}
     record |= {"reason": None, "remedy": None, "findings": None, "objects": [], "timings_s": _all_timings({})}
     try:
-        analysis = analyse(series, lambda: pipeline, speed=speed.value)
-        record |= _concluded(settings, series, pipeline, analysis, out)
+        if case.refusal is not None:
+            analysis = Analysis(None, case.refusal)
+        else:
+            analysis = analyse(series, lambda: pipeline, speed=speed.value, others=case.others)
+        record |= _concluded(settings, case, pipeline, analysis, out)
         record["findings"] = findings_summary(analysis.outcome)
     except DicomNodeError as error:
         code = "pipeline_failed" if isinstance(error, PipelineError) else "failed"
@@ -193,20 +199,22 @@ def _run(
 
 
 def _concluded(
-    settings: "Settings", series: SeriesRef, pipeline: "Pipeline", analysis: "Analysis", out: Path
+    settings: "Settings", case: Together, pipeline: "Pipeline", analysis: "Analysis", out: Path
 ) -> dict[str, object]:
     """Outcome, reason, objects and times of an analysis whose result objects were written."""
     from dicomnode.domain.results import ResultRequest
     from dicomnode.roles.analysis import build_results
 
+    series = case.series
     sources = [one.path for one in series.instances]
+    read = [one for ref in (series, *case.others.values()) for one in ref.instances]
     request = ResultRequest(
         pipeline=pipeline.identity.name,
         pipeline_version=pipeline.identity.version,
         version=1,
         content_time=_time_of(sources, settings.timezone),
         node_timezone=settings.timezone,
-        source_digests={one.sop_instance_uid: _digest(one.path) for one in series.instances},
+        source_digests={one.sop_instance_uid: _digest(one.path) for one in read},
         uid_root=settings.node.uid_root,
         demonstration=pipeline.identity.demonstration,
         model=pipeline.identity,

@@ -74,18 +74,18 @@ class OwnReading:
             rows, columns = image.pixels.shape
             return grid_of((columns, rows, 1), np.eye(4)), {rules.image_key: tensor}
         source = volume_grid(image)
-        if len(rules.series) < 2:
+        if len(self._sidecar.series) < 2:
             return source, {rules.image_key: volumes_tensor([image.pixels], source)}
-        series = [image, *(others[name] for name in rules.series[1:] if name in others)]
+        series = [image, *(others[name] for name in self._sidecar.series[1:] if name in others)]
         if refusal := self._refuse_series(series, others):
             return source, refusal
         pixels = [one.pixels if one is image else linear_on(one.pixels, volume_grid(one), source) for one in series]
         if rules.series_as == "channels":
             return source, {rules.image_key: volumes_tensor(pixels, source)}
-        return source, {name: volumes_tensor([one], source) for name, one in zip(rules.series, pixels, strict=True)}
+        return source, {name: volumes_tensor([one], source) for name, one in zip(self._sidecar.series, pixels, strict=True)}
 
     def _refuse_series(self, series: list[Volume], others: Mapping[str, Volume]) -> Refusal | None:
-        wanted = self._sidecar.bundle.series
+        wanted = self._sidecar.series
         if len(series) < len(wanted):
             missing = ", ".join(name for name in wanted[1:] if name not in others)
             return Refusal(
@@ -103,7 +103,7 @@ class OwnReading:
         return None
 
     def _is_one_volume(self, image: Volume | Image2D) -> bool:
-        return isinstance(image, Volume) and len(self._sidecar.bundle.series) < 2
+        return isinstance(image, Volume) and len(self._sidecar.series) < 2
 
     def _concluded(self, item: dict[str, Any], image: Volume | Image2D, source: Grid, *, own_inverse: bool) -> Conclusion:
         rules = self._sidecar

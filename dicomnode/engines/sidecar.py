@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dicomnode.domain.errors import PipelineError
 from dicomnode.domain.findings import Code
@@ -43,6 +43,21 @@ class InputRules(_Table):
     max_voxels: int = Field(default=1_000_000_000, gt=0)
 
 
+class SeriesRole(_Table):
+    """One of several series that are read together: which of a study's series it is."""
+
+    name: str = Field(min_length=1, max_length=32)
+    match: dict[str, tuple[str, ...]] = Field(min_length=1)  # DICOM keyword → globs, as in a route's match
+    derived: bool = False  # whether a computed series (an ADC map) may fill it
+
+    @field_validator("match", mode="before")
+    @classmethod
+    def _one_or_several(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {key: [value] if isinstance(value, str) else value for key, value in given.items()}
+
+
 class IntensityRules(_Table):
     """What a real CT of a body looks like in HU; shares are of all voxels inside the scan circle."""
 
@@ -65,7 +80,7 @@ class BundleRules(_Table):
     # nor AsDiscreted.
     activation: Literal["softmax", "sigmoid", "none"] = "softmax"
     prediction_key: str = "pred"
-    series: tuple[str, ...] = ()  # names of the series that make one input, the first being the one that the route chose
+    series: tuple[str, ...] = ()  # names of the series that make one input, as [[inputs]] has them
     series_as: Literal["channels", "keys"] = "channels"  # of image_key, in this order, or each under its own key
     image_channels: int = Field(default=1, ge=1, le=4)  # of a projection image: 3 gives grey as RGB
 
@@ -246,6 +261,7 @@ class Sidecar(_Table):
     task: Literal["segmentation", "classification", "detection"]
     postprocess: Literal["chest", "segments", "bundle"]
     manufacturer: str = Field(min_length=1, max_length=64)
+    inputs: tuple[SeriesRole, ...] = ()  # of a model that reads several series together; the first is the one it answers on
     intended_use: str = Field(min_length=1)
     demonstration: bool
     input: InputRules
@@ -288,8 +304,22 @@ class Sidecar(_Table):
         named = {"segmentation": "[[segments]]", "classification": "[[classes]]", "detection": "[boxes]"}[self.task]
         if not wanted[self.task]:
             raise ValueError(f'postprocess = "bundle" with task = "{self.task}" needs {named}')
-        if self.input.kind == "image" and self.bundle.series:
-            raise ValueError("bundle.series is for volumes")
+        if self.input.kind == "image" and self.series:
+            raise ValueError("bundle.series and [[inputs]] are for volumes")
+        if self.inputs and self.bundle.series and self.bundle.series != tuple(one.name for one in self.inputs):
+            raise ValueError("[[inputs]] and bundle.series must name the same series in the same order")
+
+    @property
+    def series(self) -> tuple[str, ...]:
+        """Names of the series that make one input, the first being whose grid the answer lies on; () for a single one."""
+        return self.bundle.series or tuple(one.name for one in self.inputs)
+
+    @property
+    def roles(self) -> tuple[SeriesRole, ...]:
+        """Which of a study's series is which; where the file does not say, the name stands in the description."""
+        if self.inputs or len(self.series) < 2:
+            return self.inputs
+        return tuple(SeriesRole(name=name, match={"SeriesDescription": (f"*{name}*",)}) for name in self.series)
 
     def chest_tables(self) -> ChestTables:
         """What a chest reading needs. Raises ValueError where it is not there."""

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -10,7 +10,7 @@ from pydicom.misc import is_dicom
 
 from dicomnode import imaging
 from dicomnode.domain.findings import Findings
-from dicomnode.domain.imaging import Image2D, Refusal, SeriesRef, Volume
+from dicomnode.domain.imaging import Image2D, Refusal, RefusalCode, SeriesRef, Volume
 from dicomnode.domain.results import ResultObject, ResultRequest
 
 if TYPE_CHECKING:
@@ -32,17 +32,33 @@ def analyse(
     *,
     speed: Literal["exact", "fast"],
     allow_many_frames_of_reference: bool = False,
+    others: Mapping[str, SeriesRef] | None = None,
 ) -> Analysis:
-    """Load, check, infer. The pipeline is asked for only when there is an image for it. Raises PipelineError."""
+    """Load, check, infer. The pipeline is asked for only when there is an image for it. Raises PipelineError.
+
+    others: by role, the series that the pipeline reads together with this one.
+    """
     began = time.monotonic()
     image = imaging.load(series, allow_many_frames_of_reference=allow_many_frames_of_reference)
-    timings = {"decode": time.monotonic() - began}
     if isinstance(image, Refusal):
-        return Analysis(None, image, timings)
-    outcome = pipeline().run(image, speed=speed)
+        return Analysis(None, image, {"decode": time.monotonic() - began})
+    volumes: dict[str, Volume] = {}
+    for role, one in (others or {}).items():
+        loaded = imaging.load(one, allow_many_frames_of_reference=allow_many_frames_of_reference)
+        if not isinstance(loaded, Volume):
+            return Analysis(image, _role_refused(role, loaded), {"decode": time.monotonic() - began})
+        volumes[role] = loaded
+    timings = {"decode": time.monotonic() - began}
+    outcome = pipeline().run(image, speed=speed, others=volumes)
     if isinstance(outcome, Findings):
         timings |= outcome.timings_s
     return Analysis(image, outcome, timings)
+
+
+def _role_refused(role: str, loaded: Image2D | Refusal) -> Refusal:
+    if isinstance(loaded, Image2D):
+        loaded = Refusal(RefusalCode.UNSUPPORTED_CLASS, "it is a projection image, a volume expected", "correct [[inputs]]")
+    return replace(loaded, message=f"the series read as {role}: {loaded.message}")
 
 
 def build_results(

@@ -13,7 +13,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from dicomnode import routing
 from dicomnode.domain.clock import utc_now
 from dicomnode.domain.errors import StorageError
-from dicomnode.domain.routes import Route
+from dicomnode.domain.routes import InputRole, Route
 from dicomnode.registry import Registry
 from dicomnode.roles import leftovers, wiring
 from dicomnode.roles.lifeline import Lifeline
@@ -95,8 +95,10 @@ def pipeline_facts(settings: Settings) -> dict[str, routing.PipelineFacts]:
 
     facts = {}
     for info in engines.find_pipelines(settings.pipeline_folders):
-        needs = read_sidecar(info.folder).input
-        facts[info.name] = routing.PipelineFacts(info.name, modality=info.modality, min_slices=needs.min_slices)
+        sidecar = read_sidecar(info.folder)
+        roles = tuple(InputRole(one.name, one.match, one.derived) for one in sidecar.roles)
+        needs = sidecar.input.min_slices
+        facts[info.name] = routing.PipelineFacts(info.name, modality=info.modality, min_slices=needs, inputs=roles)
     return facts
 
 

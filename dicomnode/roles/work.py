@@ -131,6 +131,7 @@ class Worker:
                 lambda: self.pipeline(job.pipeline),
                 speed=route.speed,
                 allow_many_frames_of_reference=route.allow_many_frames_of_reference,
+                others={role: self._absolute(one) for role, one in job.others.items()},
             )
         if isinstance(analysis.outcome, Refusal):
             return self._refused(job, route, series, analysis)
@@ -153,8 +154,11 @@ class Worker:
         """The job's series with absolute paths."""
         if job.series is None:
             raise PipelineError("nothing of the study is left", "send the study again")
-        instances = tuple(replace(one, path=self._store.absolute(one.path)) for one in job.series.instances)
-        return replace(job.series, instances=instances)
+        return self._absolute(job.series)
+
+    def _absolute(self, series: SeriesRef) -> SeriesRef:
+        instances = tuple(replace(one, path=self._store.absolute(one.path)) for one in series.instances)
+        return replace(series, instances=instances)
 
     def pipeline(self, name: str) -> "Pipeline":
         """The loaded pipeline of this name. Raises PipelineError."""

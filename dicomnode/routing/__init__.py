@@ -5,9 +5,10 @@ pipeline, and for each series what each route says of it and why.
 Promises: the core is pure; a judgement made while something arrived is not written; a study without a route is explained too.
 """
 
-from dicomnode.routing.choice import Choice, Loser, choose_series
+from dicomnode.routing.choice import Choice, Loser, choose_series, refusal
 from dicomnode.routing.completeness import Arrivals, Completeness, gather, is_complete
 from dicomnode.routing.facts import PipelineFacts, SweepReport
+from dicomnode.routing.inputs import choose_inputs
 from dicomnode.routing.judgement import judge
 from dicomnode.routing.sweep import sweep
 
@@ -18,9 +19,11 @@ __all__ = [
     "Loser",
     "PipelineFacts",
     "SweepReport",
+    "choose_inputs",
     "choose_series",
     "gather",
     "is_complete",
     "judge",
+    "refusal",
     "sweep",
 ]

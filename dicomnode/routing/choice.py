@@ -37,6 +37,7 @@ class Choice:
     eligible: tuple[SeriesEvidence, ...]
     losers: tuple[Loser, ...]
     others: Mapping[str, SeriesEvidence] = field(default_factory=dict)  # by role, of a pipeline that reads several series
+    missing: tuple[str, ...] = ()  # roles that no series can fill
 
 
 def choose_series(candidates: Sequence[SeriesEvidence], facts: PipelineFacts) -> Choice:
@@ -77,6 +78,10 @@ def refusal(candidates: Sequence[SeriesEvidence], choice: Choice, route: str) ->
     code = codes.pop() if len(codes) == 1 else RefusalCode.NO_ELIGIBLE_SERIES
     names = {one.series_id: one.attributes.get("SeriesNumber", "").strip() or one.key for one in candidates}
     reasons = "; ".join(f"series {names[loser.series_id]}: {loser.why}" for loser in choice.losers)
+    if choice.missing:
+        missing = ", ".join(choice.missing)
+        remedy = f"send them, or change [[inputs]] of the pipeline or the match of route {route}"
+        return Refusal(code, f"the pipeline reads several series together; missing: {missing} ({reasons})", remedy)
     return Refusal(
         code,
         f"no series can be used ({reasons})",

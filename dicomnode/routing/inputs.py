@@ -37,7 +37,8 @@ def choose_inputs(candidates: Sequence[SeriesEvidence], facts: PipelineFacts) ->
             taken[fit.role.name] = _with_the_same_frame(free, taken)
     missing = tuple(fit.role for fit in fits if fit.role.name not in taken)
     if missing:
-        return Choice(None, "a series is missing", (), tuple(_loser_without(one, fits, missing) for one in candidates))
+        losers = tuple(_loser_without(one, fits, missing) for one in candidates)
+        return Choice(None, "a series is missing", (), losers, missing=tuple(role.name for role in missing))
     role_of = {series.series_id: name for name, series in taken.items()}
     best = taken[facts.inputs[0].name]
     losers = tuple(_loser(one, fits, taken, facts) for one in candidates if one.series_id not in role_of)
