@@ -120,6 +120,7 @@ DELIVERY_TRANSITIONS: Mapping[tuple[DeliveryState, DeliveryEvent], DeliveryState
     (DeliveryState.HELD, DeliveryEvent.CANCELLED): DeliveryState.CANCELLED,
     (DeliveryState.REJECTED, DeliveryEvent.OPERATOR_RETRY): DeliveryState.WAITING,
     (DeliveryState.REJECTED, DeliveryEvent.CANCELLED): DeliveryState.CANCELLED,
+    (DeliveryState.CANCELLED, DeliveryEvent.OPERATOR_RETRY): DeliveryState.WAITING,
 }
 
 _State = TypeVar("_State", bound=StrEnum)

@@ -76,7 +76,7 @@ def read_request(asked: Dataset) -> CommitmentRequest:
     references = [_pair(item) for item in asked.get("ReferencedSOPSequence", None) or ()]
     transaction_uid = str(asked.get("TransactionUID", ""))
     if not transaction_uid or not references or not all(sop_class and sop_instance for sop_class, sop_instance in references):
-        raise InvalidInstance("a storage commitment request names no transaction or no instance", "repair the sender")
+        raise InvalidInstance("a storage commitment request names no transaction or no instance", "repair the sender", 0x0115)
     return CommitmentRequest(transaction_uid, tuple(references))
 
 

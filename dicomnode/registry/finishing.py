@@ -109,7 +109,7 @@ def _keep_deliveries(
             continue
         for result_id, result in kept:
             if wanted.at_once(destination, result):
-                _keep_delivery(session, job.id, result_id, destination, now)
+                keep_delivery(session, job.id, result_id, destination, now)
 
 
 def _keep_result(session: Session, job_id: int, result: ResultObject, now: datetime) -> int:
@@ -148,7 +148,8 @@ def _keep_result(session: Session, job_id: int, result: ResultObject, now: datet
     return row.id
 
 
-def _keep_delivery(session: Session, job_id: int, result_id: int, destination: str, now: datetime) -> None:
+def keep_delivery(session: Session, job_id: int, result_id: int, destination: str, now: datetime) -> None:
+    """One result on its way to one destination, if it is not yet known there."""
     known = select(Delivery.id).where(Delivery.result_id == result_id, Delivery.destination == destination)
     if session.scalar(known) is not None:
         return

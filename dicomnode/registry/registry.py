@@ -25,6 +25,8 @@ from dicomnode.registry import explain as explanation
 from dicomnode.registry.arrivals import Arrivals
 from dicomnode.registry.associations import Associations
 from dicomnode.registry.engine import Database
+from dicomnode.registry.promises import Promises
+from dicomnode.registry.proofs import Proofs
 from dicomnode.registry.records import (
     ClaimedDelivery,
     ClaimedJob,
@@ -48,6 +50,8 @@ class Registry:
         self._arrivals = Arrivals(self._database)
         self._associations = Associations(self._database)
         self._clock = clock
+        self.proofs = Proofs(self._database, clock)
+        self.promises = Promises(self._database, clock)
 
     def close(self) -> None:
         """Give all connections back."""
@@ -337,8 +341,12 @@ class Registry:
         error: str = "",
         retry_after_s: float | None = None,
         proof: str = "",
+        refused_by: str = "",
     ) -> None:
-        """End an attempt to send (ACCEPTED, TRY_AGAIN, REJECTED, HELD) or to prove (PROVED, PROOF_SAYS_MISSING)."""
+        """End an attempt to send (ACCEPTED, TRY_AGAIN, REJECTED, HELD) or to prove (PROVED, PROOF_SAYS_MISSING).
+
+        refused_by: the profile of a destination that takes no objects of this class; what it puts in their place then waits.
+        """
         with self._database.write() as session:
             outbox.finish(
                 session,
@@ -349,6 +357,7 @@ class Registry:
                 error=error,
                 retry_after_s=retry_after_s,
                 proof=proof,
+                refused_by=refused_by,
             )
 
     def deliveries_to_prove(self, destination: str, limit: int = 100) -> list[ClaimedDelivery]:

@@ -42,7 +42,7 @@ def test_seg_goes_first_and_the_others_wait_until_it_was_accepted(registry: Regi
 
 def test_what_waits_at_one_destination_waits_at_no_other(registry: Registry) -> None:
     outbox(registry, "pacs", "archive")
-    registry.finish_delivery(claim(registry, "pacs"), DeliveryEvent.REJECTED, status=0x0122, error="class not supported")
+    registry.finish_delivery(claim(registry, "pacs"), DeliveryEvent.REJECTED, status=0xA900, error="does not match its class")
     assert registry.claim_delivery("d", "pacs", 60) is None
     registry.finish_delivery(claim(registry, "archive"), DeliveryEvent.ACCEPTED, status=0)
     assert claim(registry, "archive").result.kind == "SR"
