@@ -138,12 +138,9 @@ class Calibration(_Table):
 
     slope: float = 1.0
     intercept: float = 0.0
-    contact: float = 0.0  # share of its surface that touches aerated lung
     log_long_axis: float = 0.0  # natural logarithm of mm
     roundness: float = 0.0  # short by long axis
-    mean: float = 0.0  # hundreds of the image's unit, as the two below
-    std: float = 0.0
-    maximum: float = 0.0
+    mean: float = 0.0  # hundreds of the image's unit
     slice_spacing: float = 0.0  # mm
 
 

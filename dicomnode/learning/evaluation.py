@@ -221,11 +221,17 @@ def _outcome(pipeline: Pipeline, volume: Volume | Refusal) -> str:
 def _with_weights(bundle_dir: Path, weights: Path) -> Pipeline:
     """The bundle with other weights, in a folder that is gone afterwards."""
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / bundle_dir.name
-        shutil.copytree(bundle_dir, copy)
+        return load_pipeline(copied_with(bundle_dir, weights, Path(folder)), device="cpu")
+
+
+def copied_with(bundle_dir: Path, weights: Path | None, folder: Path) -> Path:
+    """A copy of the bundle in `folder`, with `weights` in place of its own; its pinned digest is left out."""
+    copy = folder / bundle_dir.name
+    shutil.copytree(bundle_dir, copy)
+    if weights is not None:
         shutil.copyfile(weights, copy / "models" / "model.safetensors")
         metadata = copy / "configs" / "metadata.json"
         facts = json.loads(metadata.read_text())
         facts.pop("weights_sha256", None)
         metadata.write_text(json.dumps(facts))
-        return load_pipeline(copy, device="cpu")
+    return copy

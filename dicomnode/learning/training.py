@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from dicomnode.learning.cache import list_cases, save_case
 from dicomnode.learning.cases import phantom_case
+from dicomnode.learning.judging import fit_calibration, gather, write_calibration
 from dicomnode.learning.mining import mine
 from dicomnode.learning.precision import measure_statistics
 from dicomnode.learning.real import planted_case, prepare
@@ -50,6 +51,7 @@ class Plan:
     fold_epochs: int = 10  # mixed, without one of the real scans
     fold_settling_epochs: int = 3
     mined_phantoms: int = 20
+    judged_phantoms: int = 80  # on which the second stage is fitted
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,9 @@ def train(
     weights = bundle / WEIGHTS
     weights.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(final, weights)
+    judged = gather(bundle, plan.judged_phantoms, weights=final, progress=progress)
+    if judged.has_both_kinds:  # too short a training finds nothing: then the old judgement stays
+        write_calibration(bundle, fit_calibration(judged))
     sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
     count = len(list_cases(cache / "phantom"))
     elapsed = time.monotonic() - began

@@ -19,18 +19,13 @@ _TOUCHING = np.ones((3, 3, 3), dtype=bool)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
-    """A component that obeys the rules of size and place. box, mask: on the source grid; side: LEFT, RIGHT or 0.
-
-    score: the network's, before calibration; contact: share of its surface that touches aerated lung.
-    """
+    """A component that obeys the rules of size and place. box, mask: on the source grid; side: LEFT, RIGHT or 0."""
 
     probability: float
     measures: Measures
     box: Box
     mask: NDArray[np.bool_]
     side: int
-    score: float
-    contact: float
 
 
 def find_candidates(view: LungView, pixels: NDArray[Any], source: Grid, rules: LesionRules) -> list[Candidate]:
@@ -65,15 +60,12 @@ def calibrated(score: float, calibration: Calibration, evidence: float = 0.0) ->
     return 1 / (1 + math.exp(-(calibration.slope * math.log(score / (1 - score)) + calibration.intercept + evidence)))
 
 
-def evidence_of(measures: Measures, contact: float, slice_spacing_mm: float, calibration: Calibration) -> float:
-    """What size, shape, density, place and the scan's slice spacing add to the logit of a candidate."""
+def evidence_of(measures: Measures, slice_spacing_mm: float, calibration: Calibration) -> float:
+    """What size, shape, density and the scan's slice spacing add to the logit of a candidate."""
     return (
-        calibration.contact * contact
-        + calibration.log_long_axis * math.log(max(measures.long_axis_mm, 1.0))
+        calibration.log_long_axis * math.log(max(measures.long_axis_mm, 1.0))
         + calibration.roundness * measures.short_axis_mm / max(measures.long_axis_mm, 1e-3)
         + calibration.mean * measures.mean / 100
-        + calibration.std * measures.std / 100
-        + calibration.maximum * measures.maximum / 100
         + calibration.slice_spacing * slice_spacing_mm
     )
 
@@ -93,8 +85,7 @@ def _candidate(
     around = _grown(box, view.lesion.shape, 2)
     own = labels[around] == number
     shell = ndimage.binary_dilation(own, _TOUCHING) & ~own
-    contact = float(np.mean(view.aerated[around][shell]))
-    if contact < rules.min_lung_contact:
+    if float(np.mean(view.aerated[around][shell])) < rules.min_lung_contact:
         return None
     others = (labels[around] != 0) & ~own
     probability = np.where(others, 0, view.lesion[around])
@@ -109,9 +100,9 @@ def _candidate(
         return None
     scores = view.lesion[around][own]
     score = float(scores.max() if rules.score == "max" else scores.mean())
-    evidence = evidence_of(measures, contact, source.spacing_mm[0], rules.calibration)
-    probability_of = calibrated(score, rules.calibration, evidence)
-    return Candidate(probability_of, measures, source_box, mask, _side(view.sides[around][shell | own]), score, contact)
+    evidence = evidence_of(measures, source.spacing_mm[0], rules.calibration)
+    side = _side(view.sides[around][shell | own])
+    return Candidate(calibrated(score, rules.calibration, evidence), measures, source_box, mask, side)
 
 
 def _side(sides: NDArray[np.uint8]) -> int:
