@@ -19,7 +19,12 @@ CLASSES = {"CT": CTImageStorage, "MR": MRImageStorage, "MG": DigitalMammographyX
 
 
 def write_series(
-    folder: Path, pixels: NDArray[Any], affine: NDArray[np.float64], modality: str = "CT", name: str = "a"
+    folder: Path,
+    pixels: NDArray[Any],
+    affine: NDArray[np.float64],
+    modality: str = "CT",
+    name: str = "a",
+    description: str = "",
 ) -> Path:
     """One file a slice; pixels: (z, y, x); affine: z, y, x → LPS mm."""
     folder.mkdir(parents=True)
@@ -33,6 +38,8 @@ def write_series(
         dataset.ImagePositionPatient = [f"{value:.10f}" for value in (affine @ (index, 0, 0, 1))[:3]]
         dataset.FrameOfReferenceUID = phantom_uid("frame", "tests")
         dataset.PositionReferenceIndicator = ""
+        if description:
+            dataset.SeriesDescription = description
         _save(dataset, folder / f"{index:03d}.dcm")
     return folder
 
