@@ -124,4 +124,7 @@ class Findings:
     boxes: tuple[Box, ...] = ()
     warnings: tuple[str, ...] = ()
     timings_s: dict[str, float] = field(default_factory=dict)
+    # How it was computed: "speed", "precision", "way"; "fell back" where memory ran out, "self-test" where fast was proved or
+    # refused. Says nothing about the image, like the timings.
+    run: dict[str, str] = field(default_factory=dict)
     lesions_sought: bool = True  # False: the model looks for none, so that it names none says nothing

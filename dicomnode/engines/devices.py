@@ -3,13 +3,14 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from dicomnode.domain.errors import PipelineError
 
 _TIMED_WINDOW = (64, 64, 32)
 _CLEARLY_FASTER = 0.8  # bf16 must take at most this share of fp32's time; below that noise decides
-_MEMORY_WORDS = ("out of memory", "not enough memory", "can't allocate memory", "bad_alloc")
+_MEMORY_WORDS = ("out of memory", "not enough memory", "can't allocate memory", "bad_alloc", "could not create a memory")
 
 
 def choose_device(wanted: str) -> Any:
@@ -29,19 +30,43 @@ def choose_device(wanted: str) -> Any:
     return device
 
 
-def bfloat16_is_faster(network: Any, channels: int, device: Any) -> bool:
+def machine_name(device: Any) -> str:
+    """What decides how precise and how fast a network is here: processor or card, its number formats, torch's version."""
+    import torch
+
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    return f"{cpu_bfloat16()}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
+
+
+def cpu_bfloat16() -> Literal["AMX", "AVX512", "none"]:
+    """Which of this processor's units compute in bfloat16."""
+    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    flags = set(text.partition("flags")[2].partition("\n")[0].split())
+    return "AMX" if "amx_bf16" in flags else "AVX512" if "avx512_bf16" in flags else "none"
+
+
+def bfloat16_is_faster(network: Any, device: Any) -> bool:
     """Times one window in fp32 and in bf16: PyTorch claims bf16 support on CPUs without AMX, where it takes twice as long."""
     import torch
 
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
-    window = torch.zeros(1, channels, *_TIMED_WINDOW).to(memory_format=torch.channels_last_3d)
+    first = next((one for one in network.modules() if isinstance(one, torch.nn.Conv3d | torch.nn.Conv2d)), None)
+    if first is None:  # an exported graph, whose numbers are fixed
+        return False
+    flat = isinstance(first, torch.nn.Conv2d)
+    window = torch.zeros(1, first.in_channels, *(_TIMED_WINDOW[:2] if flat else _TIMED_WINDOW))
+    window = window.to(memory_format=torch.channels_last if flat else torch.channels_last_3d)
     seconds = {}
     for low_precision in (False, True):
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=low_precision):
-            network(window)
-            begin = time.perf_counter()
-            network(window)
+            try:
+                network(window)
+                begin = time.perf_counter()
+                network(window)
+            except RuntimeError:  # it wants windows of another size: then nothing is known, and fp32 is right
+                return False
             seconds[low_precision] = time.perf_counter() - begin
     return seconds[True] < _CLEARLY_FASTER * seconds[False]
 

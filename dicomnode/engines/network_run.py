@@ -1,25 +1,25 @@
 """A volume through a bundle: its preprocessing, its network, its probabilities on the network's grid."""
 
-import logging
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
+from numpy.typing import NDArray
 
 from dicomnode.domain.errors import PipelineError, ResourceExhausted
 from dicomnode.engines.bundle import Bundle
 from dicomnode.engines.devices import computing, is_out_of_memory
+from dicomnode.engines.ladder import Descent, Rung, with_less_memory
 from dicomnode.engines.reasons import first_line
 from dicomnode.engines.sidecar import BundleRules, RunRules
 from dicomnode.engines.spatial import grid_of, leading_spatial_steps, meta_tensor, network_grid
-from dicomnode.engines.values import NetworkInput, Prediction
+from dicomnode.engines.values import NetworkInput, Prediction, whole_box
 from dicomnode.imaging.resampling import Grid, linear_on
 
-_log = logging.getLogger(__name__)
+_SLAB = 16  # columns of voxels at a time: a few MB, which stay in the cache
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,9 +41,9 @@ def preprocess(bundle: Bundle, given: NetworkInput, rules: BundleRules, run: Run
                 margin = math.ceil(run.crop_margin_mm / min(grid.spacing_mm))
                 box = grid.box_around(given.grid.part(given.region), margin)
                 grid = grid if box is None else grid.part(box)
-            item: dict[str, Any] = {key: meta_tensor(linear_on(given.pixels, given.grid, grid), grid, channel=True)}
+            item: dict[str, Any] = {key: meta_tensor(_interpolated(given, grid), grid, channel=True)}
         else:
-            item = {key: meta_tensor(given.pixels, given.grid, channel=False)}
+            item = {key: meta_tensor(given.part(whole_box(given.grid.shape)), given.grid, channel=False)}
         for transform in bundle.preprocessing[steps:]:
             item = transform(item)
     except Exception as error:  # whatever a bundle's transforms raise on this input
@@ -59,19 +59,44 @@ def preprocess(bundle: Bundle, given: NetworkInput, rules: BundleRules, run: Run
     return Prepared(tensor, grid_of(tensor.shape[2:], np.asarray(image.affine, dtype=float)))
 
 
-def predict(bundle: Bundle, prepared: Prepared, rules: BundleRules, run: RunRules, *, bfloat16: bool) -> Prediction:
-    """The network's probabilities for a prepared image. Raises ResourceExhausted where memory runs out with one window."""
-    with computing(bundle.device, bfloat16=bfloat16):
-        logits = with_less_memory(bundle, lambda: _forward(bundle, prepared.tensor.to(bundle.device), run))
-        probabilities = _activated(logits.float(), rules.activation)
-        # (1, channels, x, y, z) → (channels, z, y, x), contiguous for slicing by z
-        array = probabilities[0].permute(0, 3, 2, 1).contiguous().cpu().numpy()
-    return Prediction(array, prepared.grid)
+def _interpolated(given: NetworkInput, grid: Grid) -> NDArray[np.float32]:
+    """What the network shall see, on `grid`; only the voxels between which it lies are made."""
+    box = given.grid.box_around(grid, 1) or whole_box(given.grid.shape)
+    return linear_on(given.part(box), given.grid.part(box), grid)
 
 
-def _forward(bundle: Bundle, tensor: torch.Tensor, run: RunRules) -> torch.Tensor:
-    if run.whole_volume_divisor is not None and tensor[0, 0].numel() <= run.whole_volume_max_voxels:
-        return _whole(bundle.network, tensor, run.whole_volume_divisor)
+def predict(
+    bundle: Bundle, prepared: Prepared, rules: BundleRules, run: RunRules, *, bfloat16: bool
+) -> tuple[Prediction, Descent]:
+    """The network's probabilities for a prepared image, and how they were had. Raises ResourceExhausted, PipelineError."""
+    whole = run.whole_volume_divisor is not None and prepared.tensor[0, 0].numel() <= run.whole_volume_max_voxels
+
+    def forward(rung: Rung) -> NDArray[np.float32]:
+        with computing(rung.device, bfloat16=bfloat16 and rung.device == bundle.device):
+            tensor = prepared.tensor.to(rung.device)
+            if rung.whole and run.whole_volume_divisor is not None:
+                return _by_z(_whole(bundle.network, tensor, run.whole_volume_divisor), rules.activation)
+            return _by_z(_windows(bundle, tensor), rules.activation)
+
+    probabilities, descent = with_less_memory(bundle, forward, whole=whole)
+    return Prediction(probabilities, prepared.grid), descent
+
+
+def _by_z(logits: torch.Tensor, activation: str) -> NDArray[np.float32]:
+    """Logits (1, channels, x, y, z) → probabilities (channels, z, y, x), contiguous for slicing by z.
+
+    On a CPU in slabs: softmax of everything and its transposition would each hold all channels once more.
+    """
+    channels, x, y, z = logits.shape[1:]
+    result = np.empty((channels, z, y, x), dtype=np.float32)
+    target = torch.from_numpy(result).permute(0, 3, 2, 1)
+    thick = _SLAB if logits.device.type == "cpu" else x
+    for begin in range(0, x, thick):
+        target[:, begin : begin + thick] = _activated(logits[:, :, begin : begin + thick].float(), activation)[0]
+    return result
+
+
+def _windows(bundle: Bundle, tensor: torch.Tensor) -> torch.Tensor:
     output = bundle.inferer(tensor, bundle.network)
     if not isinstance(output, torch.Tensor) or output.ndim != tensor.ndim or output.shape[2:] != tensor.shape[2:]:
         raise PipelineError("the network gives no map on its input's grid", "only networks that label voxels can be run so far")
@@ -86,32 +111,6 @@ def _whole(network: torch.nn.Module, tensor: torch.Tensor, divisor: int) -> torc
     padded = torch.nn.functional.pad(tensor, padding, value=float(tensor.min()))
     output: torch.Tensor = network(padded.contiguous(memory_format=torch.channels_last_3d))
     return output[:, :, : sizes[0], : sizes[1], : sizes[2]]
-
-
-def with_less_memory(bundle: Bundle, forward: Callable[[], torch.Tensor]) -> torch.Tensor:
-    """Runs `forward`; on memory running out, again with half the windows at once, down to one."""
-    before = getattr(bundle.inferer, "sw_batch_size", 1)
-    try:
-        while True:
-            try:
-                return forward()
-            except (RuntimeError, MemoryError) as error:
-                at_once = getattr(bundle.inferer, "sw_batch_size", 1)
-                if not is_out_of_memory(error):
-                    raise PipelineError(
-                        f"the network failed: {first_line(error)}", "check the bundle's network and inferer"
-                    ) from error
-                if at_once <= 1:
-                    raise ResourceExhausted(
-                        "memory ran out in the network", "give the worker more memory, or use the CPU"
-                    ) from error
-                bundle.inferer.sw_batch_size = at_once // 2
-                _log.warning("memory ran out with %d windows at once, trying %d", at_once, at_once // 2)
-            if bundle.device.type == "cuda":
-                torch.cuda.empty_cache()
-    finally:
-        if hasattr(bundle.inferer, "sw_batch_size"):
-            bundle.inferer.sw_batch_size = before
 
 
 def _activated(logits: torch.Tensor, activation: str) -> torch.Tensor:

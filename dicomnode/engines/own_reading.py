@@ -12,6 +12,7 @@ from dicomnode.domain.errors import PipelineError
 from dicomnode.domain.imaging import Image2D, Refusal, RefusalCode, Volume
 from dicomnode.engines import own_way
 from dicomnode.engines.bundle import Bundle
+from dicomnode.engines.ladder import Descent
 from dicomnode.engines.memory import image_tensor, volume_grid, volumes_tensor
 from dicomnode.engines.own_boxes import Tracked, boxes, lesions
 from dicomnode.engines.own_maps import label_maps
@@ -35,8 +36,8 @@ class OwnReading:
 
     def read(
         self, image: Volume | Image2D, others: Mapping[str, Volume], *, run: RunRules, tell: Progress
-    ) -> tuple[Conclusion, dict[str, float]] | Refusal:
-        """What the bundle finds, with seconds for each step. Raises PipelineError, ResourceExhausted."""
+    ) -> tuple[Conclusion, dict[str, float], Descent] | Refusal:
+        """What the bundle finds, seconds of each step, how the network was run. Raises PipelineError, ResourceExhausted."""
         began = time.perf_counter()
         source, item = self._item(image, others)
         if isinstance(item, Refusal):
@@ -46,7 +47,7 @@ class OwnReading:
 
     def _run(
         self, item: dict[str, Any], image: Volume | Image2D, source: Grid, run: RunRules, began: float, tell: Progress
-    ) -> tuple[Conclusion, dict[str, float]]:
+    ) -> tuple[Conclusion, dict[str, float], Descent]:
         ours = own_way.taken_over(self._bundle, self._keys) if run.own_resampling and self._is_one_volume(image) else 0
         if ours and isinstance(image, Volume):
             grid = network_grid(self._bundle.preprocessing[:ours], source)
@@ -54,17 +55,18 @@ class OwnReading:
         item = own_way.preprocess(self._bundle.preprocessing[ours:], item)
         preprocessed = time.perf_counter()
         tell("forward", 0.2)
-        item = own_way.predict(self._bundle, item, self._keys, bfloat16=run.bfloat16)
+        item, descent = own_way.predict(self._bundle, item, self._keys, bfloat16=run.bfloat16)
         predicted = time.perf_counter()
         tell("postprocess", 0.8)
         conclusion = self._concluded(item, image, source, own_inverse=ours > 0)
         done = time.perf_counter()
         tell("postprocess", 1.0)
-        return conclusion, {
+        timings_s = {
             "preprocess": preprocessed - began,
             "forward": predicted - preprocessed,
             "postprocess": done - predicted,
         }
+        return conclusion, timings_s, descent
 
     def _item(self, image: Volume | Image2D, others: Mapping[str, Volume]) -> tuple[Grid, dict[str, Any] | Refusal]:
         """The source grid and what the bundle's loading would have given."""

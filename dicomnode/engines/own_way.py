@@ -24,8 +24,8 @@ from monai.transforms import Activationsd, AsDiscreted, DeleteItemsd, EnsureChan
 from dicomnode.domain.errors import PipelineError, ResourceExhausted
 from dicomnode.engines.bundle import Bundle
 from dicomnode.engines.devices import computing, is_out_of_memory
+from dicomnode.engines.ladder import Descent, Rung, with_less_memory
 from dicomnode.engines.memory import FromMemoryd
-from dicomnode.engines.network_run import with_less_memory
 from dicomnode.engines.reasons import first_line
 from dicomnode.engines.spatial import grid_of, leading_spatial_steps, ras_affine, same_grid
 from dicomnode.imaging.resampling import Grid, labels_on, slices_on
@@ -54,18 +54,25 @@ def preprocess(steps: Sequence[Callable[[Item], Item]], item: Item) -> Item:
         return item
 
 
-def predict(bundle: Bundle, item: Item, keys: Keys, *, bfloat16: bool) -> Item:
-    """`item` with what the inferer gives for its image: a tensor without batch axis, or the network's own dictionary."""
+def predict(bundle: Bundle, item: Item, keys: Keys, *, bfloat16: bool) -> tuple[Item, Descent]:
+    """`item` with what the inferer gives for its image: a tensor without batch axis, or the network's own dictionary.
+
+    And how that was had.
+    """
     if keys.image not in item:
         raise PipelineError(
             f"preprocessing gives no {keys.image!r}, only {', '.join(map(str, item))}", "set bundle.image_key in pipeline.toml"
         )
     image = item[keys.image]
     batch = torch.as_tensor(image)[None].float()
-    batch = (batch.as_tensor() if isinstance(batch, MetaTensor) else batch).to(bundle.device)
-    with computing(bundle.device, bfloat16=bfloat16):
-        output = with_less_memory(bundle, lambda: bundle.inferer(batch, bundle.network))
-    return {**item, **_unbatched(output, image, keys)}
+    batch = batch.as_tensor() if isinstance(batch, MetaTensor) else batch
+
+    def forward(rung: Rung) -> Any:
+        with computing(rung.device, bfloat16=bfloat16 and rung.device == bundle.device):
+            return bundle.inferer(batch.to(rung.device), bundle.network)
+
+    output, descent = with_less_memory(bundle, forward)
+    return {**item, **_unbatched(output, image, keys)}, descent
 
 
 def _unbatched(output: Any, image: Any, keys: Keys) -> Item:

@@ -27,11 +27,26 @@ class Case:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NetworkInput:
-    """pixels: (z, y, x) on `grid`; region: the box of it that matters, for a run that may crop."""
+    """pixels: (z, y, x) on `grid`; region: the box of it that matters, for a run that may crop.
+
+    finished: makes `pixels[box]` what the network shall see there, given both. Only what is wanted is made: a run that crops
+    reads a third of a chest.
+    """
 
     pixels: NDArray[Any]
     grid: Grid
     region: Box | None = None
+    finished: Callable[[NDArray[Any], Box], NDArray[Any]] | None = None
+
+    def part(self, box: Box) -> NDArray[Any]:
+        """What the network shall see of `box`."""
+        return self.pixels[box] if self.finished is None else self.finished(self.pixels[box], box)
+
+
+def whole_box(shape: tuple[int, int, int]) -> Box:
+    """The box of everything."""
+    z, y, x = (slice(0, size) for size in shape)
+    return z, y, x
 
 
 @dataclass(frozen=True, slots=True, eq=False)

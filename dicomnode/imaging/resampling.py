@@ -5,9 +5,11 @@ magnitude faster than gathering eight neighbours per voxel, with the same values
 products do the same, but lose their speed when BLAS threads share the cores with other work. Other grids go through scipy.
 """
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import permutations, product
+from itertools import pairwise, permutations, product
 from typing import TypeVar
 
 import numpy as np
@@ -17,6 +19,8 @@ from dicomnode.domain.imaging import spacing_of, voxel_ml_of
 
 _PARALLEL_TOLERANCE = 1e-4  # in voxels of the source per voxel of the target: 0.05 voxel over 512
 _ROUNDING = 1e-6
+_THREADS_AT_MOST = 4
+_SLICES_AT_LEAST = 16  # a slab; for fewer a thread is not worth its start
 Value = TypeVar("Value", bound=np.generic)
 Floats = NDArray[np.float32]
 Box = tuple[slice, slice, slice]
@@ -75,6 +79,16 @@ class Grid:
         """Voxel indices (…, 3), fractional, of LPS points (…, 3) in mm."""
         inverse = np.linalg.inv(self.affine)
         return np.asarray(points_mm @ inverse[:3, :3].T + inverse[:3, 3])
+
+
+def box_of(mask: NDArray[np.bool_]) -> Box | None:
+    """The smallest box of (z, y, x) that holds all of `mask`, or None where nothing is set."""
+    z = np.flatnonzero(mask.any(axis=(1, 2)))
+    if not z.size:
+        return None
+    inside = mask[z[0] : z[-1] + 1].any(axis=0)
+    y, x = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    return slice(int(z[0]), int(z[-1]) + 1), slice(int(y[0]), int(y[-1]) + 1), slice(int(x[0]), int(x[-1]) + 1)
 
 
 # World axis (LPS) and sign of the six anatomical directions.
@@ -223,19 +237,62 @@ def _oblique(values: NDArray[np.generic], source: Grid, target: Grid) -> Iterato
         )
 
 
+def in_slabs(work: Callable[[slice], object], slices: int) -> None:
+    """`work` on slabs of so many slices, by as many threads as there are processors (4 at most): numpy lets go of the GIL."""
+    workers = min(_THREADS_AT_MOST, len(os.sched_getaffinity(0)), -(-slices // _SLICES_AT_LEAST))
+    if workers < 2:
+        work(slice(0, slices))
+        return
+    edges = [round(slices * number / workers) for number in range(workers + 1)]
+    with ThreadPoolExecutor(workers, thread_name_prefix="slabs") as pool:
+        list(pool.map(work, (slice(begin, end) for begin, end in pairwise(edges))))
+
+
+def slab_of(grid: Grid, part: slice) -> Grid:
+    """The grid of `array[part]`."""
+    return grid.part((part, slice(0, grid.shape[1]), slice(0, grid.shape[2])))
+
+
 def linear_on(values: NDArray[np.generic], source: Grid, target: Grid) -> Floats:
     """`values` (z, y, x) on `source` → (z, y, x) float32 on `target`."""
     result = np.empty(target.shape, dtype=np.float32)
-    for index, plane in enumerate(slices_on(values[None], source, target)):
-        result[index] = plane[0]
+
+    def fill(part: slice) -> None:
+        for index, plane in enumerate(slices_on(values[None], source, slab_of(target, part)), start=part.start):
+            result[index] = plane[0]
+
+    in_slabs(fill, target.shape[0])
     return result
 
 
 def labels_on(probabilities: NDArray[np.generic], source: Grid, target: Grid) -> NDArray[np.uint8]:
     """Most probable channel of (channels, z, y, x) on `source`, chosen after interpolation → (z, y, x) uint8 on `target`."""
     result = np.empty(target.shape, dtype=np.uint8)
-    for index, planes in enumerate(slices_on(probabilities, source, target)):
-        result[index] = _most_probable(planes)
+
+    def fill(part: slice) -> None:
+        for index, planes in enumerate(slices_on(probabilities, source, slab_of(target, part)), start=part.start):
+            result[index] = _most_probable(planes)
+
+    in_slabs(fill, target.shape[0])
+    return result
+
+
+def most_probable_on(
+    probabilities: NDArray[np.generic], channels: Sequence[int], source: Grid, target: Grid
+) -> NDArray[np.bool_]:
+    """Where `labels_on` would name one of `channels`: (z, y, x) bool on `target`."""
+    result = np.empty(target.shape, dtype=bool)
+
+    def fill(part: slice) -> None:
+        for index, planes in enumerate(slices_on(probabilities, source, slab_of(target, part)), start=part.start):
+            best, wanted = planes[0], np.full(planes.shape[1:], 0 in channels)
+            for channel in range(1, len(planes)):
+                better = planes[channel] > best
+                wanted = wanted | better if channel in channels else wanted & ~better
+                best = np.maximum(best, planes[channel])
+            result[index] = wanted
+
+    in_slabs(fill, target.shape[0])
     return result
 
 

@@ -105,7 +105,7 @@ def test_probabilities_lie_on_the_grid_that_the_image_had() -> None:
     prepared = preprocess(bundle, NetworkInput(PIXELS, GRID), BundleRules(), RunRules())
     assert prepared.grid.shape == SHAPE
     assert np.allclose(prepared.grid.affine, GRID.affine)
-    prediction = predict(_bundle(_Counting()), _one(), BundleRules(activation="none"), RunRules(), bfloat16=False)
+    prediction, _ = predict(_bundle(_Counting()), _one(), BundleRules(activation="none"), RunRules(), bfloat16=False)
     assert np.allclose(prediction.probabilities[0], PIXELS, atol=1)
 
 
@@ -115,8 +115,8 @@ def _one() -> Prepared:
 
 @pytest.mark.parametrize("divisor", [8, 16])
 def test_one_window_gives_what_many_give(divisor: int) -> None:
-    many = predict(_bundle(_Counting()), _one(), BundleRules(), RunRules(), bfloat16=False)
-    one = predict(_bundle(_Counting()), _one(), BundleRules(), RunRules(whole_volume_divisor=divisor), bfloat16=False)
+    many, _ = predict(_bundle(_Counting()), _one(), BundleRules(), RunRules(), bfloat16=False)
+    one, _ = predict(_bundle(_Counting()), _one(), BundleRules(), RunRules(whole_volume_divisor=divisor), bfloat16=False)
     assert np.allclose(many.probabilities, one.probabilities, atol=1e-5)
     assert np.allclose(one.probabilities.sum(axis=0), 1, atol=1e-5)
 

@@ -9,7 +9,7 @@ import pytest
 from dicomnode.domain.findings import Findings
 from dicomnode.domain.imaging import Refusal, RefusalCode, Volume
 from dicomnode.engines import Pipeline
-from dicomnode.engines.chest.body import body_mask
+from dicomnode.engines.chest.body import working_body
 from dicomnode.engines.chest.region import aerated_mask, refuse_before
 from dicomnode.engines.sidecar import RegionRules
 from dicomnode.imaging import install_decoders, load, scan
@@ -64,7 +64,7 @@ def test_a_real_head_is_refused_for_its_region_too(test_data: Path) -> None:
     pixels = np.stack([s.pixel_array * int(s.RescaleSlope) + int(s.RescaleIntercept) for s in slices]).astype(np.int16)
     spacing_mm = (5.4, 0.488281, 0.488281)
     volume = as_volume(pixels, np.diag([1.0, 1, 1, 1]))
-    aerated = aerated_mask(volume.pixels, body_mask(volume.pixels, spacing_mm), spacing_mm)
+    aerated = aerated_mask(volume.pixels, working_body(volume.pixels, spacing_mm), spacing_mm)
     refusal = refuse_before(aerated, spacing_mm, RegionRules())
     assert refusal is not None
     assert refusal.code is RefusalCode.NOT_THIS_REGION
@@ -74,7 +74,7 @@ def test_the_lower_third_of_a_chest_is_judged_by_how_much_lung_it_holds(tiny: Pi
     volume = _volume(test_data / "ct_chest_cmbcrc_01068")
     bases = as_volume(volume.pixels[:22].copy(), volume.affine)  # 55 mm: too short for lung of 64 mm by the shipped limit
     refusal = refuse_before(
-        aerated_mask(bases.pixels, body_mask(bases.pixels, bases.spacing_mm), bases.spacing_mm), bases.spacing_mm, RegionRules()
+        aerated_mask(bases.pixels, working_body(bases.pixels, bases.spacing_mm), bases.spacing_mm), bases.spacing_mm, RegionRules()
     )
     assert refusal is None  # enough aerated tissue to ask the network
     assert isinstance(tiny.run(as_volume(volume.pixels[40:].copy(), volume.affine)), Findings)  # the upper 150 mm

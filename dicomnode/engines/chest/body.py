@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from dicomnode.imaging.resampling import Box
+
 _WORKING_SPACING_MM = 3.0  # skin needs no finer grid, and full-size morphology costs seconds
 _OPENING_MM = 6.0  # table tops, cables and folds of blankets are thinner
 # Lung that a small field of view cuts open is lung-like in most of its voxels; air beside the patient, with blankets, is not.
@@ -20,11 +22,17 @@ def body_mask(pixels: NDArray[Any], spacing_mm: tuple[float, float, float], thre
     pixels: (z, y, x) HU with z along the body axis; spacing_mm: (z, y, x).
     Returns: (z, y, x) bool of the same shape, up to one working voxel (3 mm) outside the skin; all False without a body.
     """
+    z, y, x = pixels.shape
+    everything = slice(0, z), slice(0, y), slice(0, x)
+    return upsampled(working_body(pixels, spacing_mm, threshold), working_steps(spacing_mm), everything)
+
+
+def working_body(pixels: NDArray[Any], spacing_mm: tuple[float, float, float], threshold: float = -500.0) -> NDArray[np.bool_]:
+    """`body_mask` on the coarse working grid, of every `working_steps`-th voxel."""
     steps = working_steps(spacing_mm)
     small = pixels[:: steps[0], :: steps[1], :: steps[2]]
     mask = _fill(small, _largest_body(small > threshold, spacing_mm, steps))
-    mask = ndimage.binary_dilation(mask, _IN_PLANE)  # never cut skin at the coarse grid
-    return upsampled(mask, steps, pixels.shape)
+    return np.asarray(ndimage.binary_dilation(mask, _IN_PLANE))  # never cut skin at the coarse grid
 
 
 def working_steps(spacing_mm: tuple[float, float, float]) -> tuple[int, int, int]:
@@ -33,11 +41,11 @@ def working_steps(spacing_mm: tuple[float, float, float]) -> tuple[int, int, int
     return z, y, x
 
 
-def upsampled(mask: NDArray[np.bool_], steps: tuple[int, int, int], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """A mask of the working grid, which took every `steps`-th voxel, on the full grid (nearest voxel)."""
+def upsampled(mask: NDArray[np.bool_], steps: tuple[int, int, int], box: Box) -> NDArray[np.bool_]:
+    """A mask of the working grid, which took every `steps`-th voxel, on a box of the full grid (nearest voxel)."""
     indices = [
-        np.minimum((np.arange(size) + step // 2) // step, coarse - 1)
-        for size, step, coarse in zip(shape, steps, mask.shape, strict=True)
+        np.minimum((np.arange(part.start, part.stop) + step // 2) // step, coarse - 1)
+        for part, step, coarse in zip(box, steps, mask.shape, strict=True)
     ]
     full: NDArray[np.bool_] = mask[indices[0]][:, indices[1]][:, :, indices[2]]
     return full
@@ -68,7 +76,8 @@ def _fill(small: NDArray[Any], body: NDArray[np.bool_]) -> NDArray[np.bool_]:
         outside[np.unique(edge)] = True
     candidates = np.flatnonzero(outside[1:]) + 1
     lung_like = (small > _LUNG_HU[0]) & (small < _LUNG_HU[1])
-    share = ndimage.mean(lung_like, labels, candidates)
-    outside[candidates[np.asarray(share) > _OPEN_LUNG_SHARE]] = False
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    share = np.bincount(labels[lung_like], minlength=count + 1)[candidates] / sizes[candidates]
+    outside[candidates[share > _OPEN_LUNG_SHARE]] = False
     outside[0] = False
     return ~outside[labels]

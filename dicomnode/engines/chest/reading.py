@@ -4,11 +4,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from dicomnode.domain.findings import LabelMap
 from dicomnode.domain.imaging import Refusal, read_only
-from dicomnode.engines.chest.body import body_mask, working_steps
+from dicomnode.engines.chest.body import upsampled, working_body, working_steps
 from dicomnode.engines.chest.findings import classification, lesion_map, lesion_of
 from dicomnode.engines.chest.lesions import Candidate, calibrated, find_candidates, without_diffuse
 from dicomnode.engines.chest.lungs import LungView, lung_labels, lung_view, lungs_on
@@ -17,7 +16,7 @@ from dicomnode.engines.chest.sides import LEFT, RIGHT
 from dicomnode.engines.intensities import refuse_intensities
 from dicomnode.engines.segments import heatmaps, segments_of
 from dicomnode.engines.values import Case, Conclusion, NetworkInput, Prediction
-from dicomnode.imaging.resampling import Box, Grid, canonical
+from dicomnode.imaging.resampling import Box, Grid, box_of, canonical
 
 
 class ChestReading:
@@ -37,17 +36,15 @@ class ChestReading:
         self._body: NDArray[np.bool_] = np.zeros((0, 0, 0), dtype=bool)  # on the working grid
 
     def prepare(self) -> NetworkInput | Refusal:
-        """The volume on canonical axes with everything but the body set to air."""
+        """The volume on canonical axes; of the part that it sees, everything but the body is air."""
         rules = self._sidecar
         if rules.intensities is not None and (refusal := refuse_intensities(self._pixels, rules.intensities)):
             return refusal
-        body = body_mask(self._pixels, self._grid.spacing_mm, self._tables.body.threshold)
-        aerated = aerated_mask(self._pixels, body, self._grid.spacing_mm)
+        self._body = working_body(self._pixels, self._grid.spacing_mm, self._tables.body.threshold)
+        aerated = aerated_mask(self._pixels, self._body, self._grid.spacing_mm)
         if refusal := refuse_before(aerated, self._grid.spacing_mm, self._tables.region):
             return refusal
-        self._body = self._working(body)
-        outside = np.asarray(self._tables.body.outside, dtype=self._pixels.dtype)
-        return NetworkInput(np.where(body, self._pixels, outside), self._grid, self._box_of(aerated))
+        return NetworkInput(self._pixels, self._grid, self._box_of(aerated), self._without_surroundings)
 
     def conclude(self, prediction: Prediction) -> Conclusion | Refusal:
         """Lungs by side, lesions, classification and heat map on the source grid; or that this is no chest."""
@@ -73,13 +70,18 @@ class ChestReading:
             warnings=(*_diffuse(diffuse), *_too_many(len(probable), len(reported))),
         )
 
+    def _without_surroundings(self, pixels: NDArray[Any], box: Box) -> NDArray[Any]:
+        """`pixels` of `box` with everything but the body set to air."""
+        outside = np.asarray(self._tables.body.outside, dtype=pixels.dtype)
+        return np.where(upsampled(self._body, self._steps, box), pixels, outside)
+
     def _working(self, values: NDArray[Any]) -> NDArray[Any]:
         z, y, x = self._steps
         return values[::z, ::y, ::x]
 
     def _box_of(self, aerated: NDArray[np.bool_]) -> Box:
         """The box of the full grid around the aerated tissue, which is given on the working grid."""
-        (found,) = ndimage.find_objects(aerated.astype(np.uint8))
+        found = box_of(aerated) or tuple(slice(0, size) for size in aerated.shape)
         z, y, x = (
             slice(s.start * step, min(size, s.stop * step))
             for s, step, size in zip(found, self._steps, self._grid.shape, strict=True)
@@ -88,7 +90,8 @@ class ChestReading:
 
     def _middle_mm(self) -> float:
         """LPS x of the middle of the body."""
-        middle = np.array(ndimage.center_of_mass(self._body)) * self._steps
+        counts = (self._body.sum(axis=axes) for axes in ((1, 2), (0, 2), (0, 1)))
+        middle = np.array([np.average(np.arange(len(one)), weights=one) for one in counts]) * self._steps
         return float(self._grid.points_mm(middle)[0])
 
     def _refuse_lungs(self, view: LungView) -> Refusal | None:

@@ -22,13 +22,14 @@ _REMEDY = "send a chest CT, or correct the route that chose this series"
 def aerated_mask(pixels: NDArray[Any], body: NDArray[np.bool_], spacing_mm: tuple[float, float, float]) -> NDArray[np.bool_]:
     """Lung-like tissue inside the body on the coarse working grid (every `working_steps`-th voxel): (z, y, x) bool.
 
+    `body` is that of `working_body`, on the same grid.
     Opened by one voxel: partial volume around bowel gas and sinuses has the HU of lung, but is thin.
     """
     steps = working_steps(spacing_mm)
     every = tuple(slice(None, None, step) for step in steps)
     small = pixels[every]
     smooth = ndimage.uniform_filter(np.clip(small, -1024, 200).astype(np.float32), (1, 3, 3))
-    lung_like = (smooth > _PARENCHYMA[0]) & (smooth < _PARENCHYMA[1]) & body[every]
+    lung_like = (smooth > _PARENCHYMA[0]) & (smooth < _PARENCHYMA[1]) & body
     return np.asarray(ndimage.binary_opening(lung_like, np.ones((1, 3, 3), dtype=bool)))
 
 

@@ -53,12 +53,12 @@ def _between_two_lungs(labels: NDArray[np.integer], count: int, frame: Frame) ->
     """Where two lungs lie apart, the middle is between them: arms or a narrow field of view shift the middle of the body."""
     if count < 2:
         return frame
-    columns = np.stack([np.bincount(plane.ravel(), minlength=count + 1)[1:] for plane in np.moveaxis(labels, 2, 0)], axis=1)
-    sizes = columns.sum(axis=1)
-    first, second = np.argsort(sizes)[::-1][:2]
-    if sizes[second] < _LUNG_SHARE * sizes.sum():
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    largest = np.argsort(sizes)[::-1][:2]
+    if sizes[largest[1]] < _LUNG_SHARE * sizes.sum():
         return frame
-    middles = (columns[[first, second]] @ frame.left_mm) / sizes[[first, second]]
+    columns = np.stack([(labels == number + 1).view(np.uint8).sum(axis=0, dtype=np.uint32).sum(axis=0) for number in largest])
+    middles = (columns @ frame.left_mm) / sizes[largest]
     if abs(middles[0] - middles[1]) < _APART_MM:
         return frame
     return replace(frame, left_mm=frame.left_mm - middles.mean())
@@ -97,7 +97,8 @@ def _cores(depth: NDArray[np.float64], left_mm: NDArray[np.float64]) -> NDArray[
         if count < 2:
             continue
         sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-        middles = np.array([middle[2] for middle in ndimage.center_of_mass(labels > 0, labels, range(1, count + 1))])
+        where = np.nonzero(labels)
+        middles = np.bincount(labels[where], weights=where[2], minlength=count + 1)[1:] / sizes
         is_left = np.interp(middles, np.arange(len(left_mm)), left_mm) > 0
         if not (is_left.any() and not is_left.all()):
             continue
