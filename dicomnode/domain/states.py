@@ -76,6 +76,7 @@ class DeliveryEvent(StrEnum):
     HELD = "held"
     CANCELLED = "cancelled"
     OPERATOR_RETRY = "operator_retry"
+    SEG_RETRIED = "seg_retried"  # cancelled because the SEG that it names was refused, which is now sent again
 
 
 SERIES_TRANSITIONS: Mapping[tuple[SeriesState, SeriesEvent], SeriesState] = {
@@ -120,7 +121,7 @@ DELIVERY_TRANSITIONS: Mapping[tuple[DeliveryState, DeliveryEvent], DeliveryState
     (DeliveryState.HELD, DeliveryEvent.CANCELLED): DeliveryState.CANCELLED,
     (DeliveryState.REJECTED, DeliveryEvent.OPERATOR_RETRY): DeliveryState.WAITING,
     (DeliveryState.REJECTED, DeliveryEvent.CANCELLED): DeliveryState.CANCELLED,
-    (DeliveryState.CANCELLED, DeliveryEvent.OPERATOR_RETRY): DeliveryState.WAITING,
+    (DeliveryState.CANCELLED, DeliveryEvent.SEG_RETRIED): DeliveryState.WAITING,
 }
 
 _State = TypeVar("_State", bound=StrEnum)

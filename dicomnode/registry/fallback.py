@@ -102,7 +102,7 @@ def with_its_seg(session: Session, seg: Delivery, now: datetime) -> list[str]:
     ).all()
     for row in rows:
         values = {"last_error": "", "not_before": now, "tried_since": None}
-        change(session, DELIVERY, row.id, row.state, DeliveryEvent.OPERATOR_RETRY, now=now, actor="operator", values=values)
+        change(session, DELIVERY, row.id, row.state, DeliveryEvent.SEG_RETRIED, now=now, actor="operator", values=values)
     return [f"D{row.id}" for row in rows]
 
 
