@@ -25,7 +25,7 @@ def bytes_problem(path: Path, result: ResultObject) -> str:
 def identity_problem(path: Path, newest: Mapping[str, str], study_instance_uid: str) -> str:
     """Why the object may not leave under its patient; "" if it says what the newest header of its source says.
 
-    newest: attributes of the source instance as the registry knows it now, keyword → text.
+    newest: of the study's newest header version what it states, keyword → text.
     """
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(IDENTITY_KEYWORDS))

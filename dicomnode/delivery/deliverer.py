@@ -188,11 +188,8 @@ class _Outlet:
         return not problem
 
     def _identity_problem(self, path: Path, delivery: ClaimedDelivery) -> str:
-        for source in delivery.result.source_sop_instance_uids[:1]:
-            newest = self._registry.instance(source)
-            if newest is not None:
-                return identity_problem(path, newest.attributes, newest.study_instance_uid)
-        return ""  # sources were purged: nothing newer is known
+        study_instance_uid, newest = self._registry.keeping.identity(delivery.study_key)
+        return identity_problem(path, newest, study_instance_uid)
 
     def _send(self, connection: Connection, delivery: ClaimedDelivery) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Who is the patient, and what contradicts what: header versions, conflicts, holds and their release."""
+"""Who is the patient, and what contradicts what: header versions, conflicts and holds. What an operator says: decisions.py."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from dicomnode.domain.errors import UsageError
 from dicomnode.domain.received import Received
 from dicomnode.registry.records import STUDY_CONFLICTS, ConflictKind
-from dicomnode.registry.tables import Conflict, HeaderVersion, Instance, Series, Study
+from dicomnode.registry.tables import Conflict, HeaderVersion, Instance, Job, Result, Series, Study
 from dicomnode.registry.text import header_text
 from dicomnode.registry.transitions import SERIES, remarked
 
@@ -26,6 +26,8 @@ STUDY_COLUMNS = {
     "study_description": "StudyDescription",
 }
 _IDENTITY = ("PatientID", "PatientName", "PatientBirthDate")
+# What ties an object to a person: compared with the newest header before each send.
+_TIES = ("PatientID", "IssuerOfPatientID", "PatientBirthDate")
 
 HOLD_REASONS = {
     ConflictKind.HEADER: "an instance came again with other patient or study attributes",
@@ -58,6 +60,7 @@ def check_identity(session: Session, study: Study, series_id: int, received: Rec
     keep_header_version(session, study.id, received.attributes, received.received_at)
     _keep_conflict(session, study.id, series_id, received, ConflictKind.IDENTITY, path="")
     study.held = HOLD_REASONS[ConflictKind.IDENTITY]
+    mark_stale(session, study.id, study.held)
 
 
 def identity_of(attributes: Mapping[str, str]) -> tuple[str, ...]:
@@ -99,6 +102,7 @@ def record(session: Session, received: Received, kind: str, now: datetime) -> No
     if conflict in STUDY_CONFLICTS:
         keep_header_version(session, row.study_id, received.attributes, now)
         session.execute(update(Study).where(Study.id == row.study_id).values(held=HOLD_REASONS[conflict]))
+        mark_stale(session, row.study_id, HOLD_REASONS[conflict])
     else:
         session.execute(update(Series).where(Series.id == row.id).values(held=HOLD_REASONS[conflict]))
         remarked(session, SERIES, row.id, row.state, "held", now=now, reason=HOLD_REASONS[conflict])
@@ -116,32 +120,21 @@ def _keep_conflict(
             path=path,
             sha256=received.sha256,
             size_bytes=received.size_bytes,
+            transfer_syntax_uid=received.transfer_syntax_uid,
+            attributes=dict(received.attributes),
             received_at=received.received_at,
         )
     )
 
 
-def release_study(session: Session, study_id: int, now: datetime) -> list[str]:
-    """An operator lets a held study, and every held series of it, go on; the keys of what was held."""
-    changed = [f"S{study_id}"] if session.scalar(select(Study.held).where(Study.id == study_id)) else []
-    session.execute(update(Study).where(Study.id == study_id).values(held=""))
-    for series_id in session.scalars(select(Series.id).where(Series.study_id == study_id, Series.held != "")).all():
-        changed += release_series(session, series_id, now)
-    _decide(session, Conflict.study_id == study_id, now)
-    return changed
+def mark_stale(session: Session, study_id: int, why: str | None) -> None:
+    """The results of this study say something else than what is known now; None: they do not."""
+    of_study = select(Job.id).where(Job.study_id == study_id).scalar_subquery()
+    session.execute(update(Result).where(Result.job_id.in_(of_study)).values(stale=why))
 
 
-def release_series(session: Session, series_id: int, now: datetime) -> list[str]:
-    """An operator lets a held series go on; its key if it was held."""
-    row = session.execute(select(Series.state, Series.held).where(Series.id == series_id)).one()
-    if not row.held:
-        return []
-    session.execute(update(Series).where(Series.id == series_id).values(held=""))
-    remarked(session, SERIES, series_id, row.state, "released", now=now, reason="operator")
-    _decide(session, Conflict.series_id == series_id, now)
-    return [f"E{series_id}"]
-
-
-def _decide(session: Session, condition: object, now: datetime) -> None:
-    undecided = Conflict.decided_at.is_(None)
-    session.execute(update(Conflict).where(condition, undecided).values(decided_at=now))  # type: ignore[arg-type]
+def newest_identity(session: Session, study_id: int) -> dict[str, str]:
+    """Who the newest header of the study says that the patient is, as far as it says anything: keyword → text."""
+    newest = select(HeaderVersion.attributes).where(HeaderVersion.study_id == study_id).order_by(HeaderVersion.version.desc())
+    attributes = session.scalar(newest.limit(1)) or {}
+    return {keyword: text for keyword in _TIES if (text := header_text(attributes, keyword))}

@@ -32,6 +32,7 @@ def explain(session: Session, text: str, now: datetime) -> dict[str, object]:
         "received_at": study.received_at.isoformat(),
         "last_arrival_at": study.last_arrival_at.isoformat(),
         "held": study.held,
+        "purged_at": study.purged_at.isoformat() if study.purged_at else None,
         "waiting_for_images": study.unsettled,
         "conflicts": _conflicts(session, study_id),
         "series": _all_series(session, study, series, now),
@@ -153,6 +154,8 @@ def _result(row: Result) -> dict[str, object]:
         "series_instance_uid": row.series_instance_uid,
         "job": f"J{row.job_id}",
         "size_bytes": row.size_bytes,
+        "stale": row.stale,
+        "purged_at": row.purged_at.isoformat() if row.purged_at else None,
     }
 
 

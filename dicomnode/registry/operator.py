@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from dicomnode.domain.errors import NothingToDo, UsageError
 from dicomnode.domain.results import ResultKind
 from dicomnode.domain.states import DeliveryEvent, DeliveryState, ImpossibleTransition, JobEvent, JobState
-from dicomnode.registry import conflicts, keys
+from dicomnode.registry import decisions, keys
 from dicomnode.registry.fallback import with_its_seg
 from dicomnode.registry.queries import find_study
 from dicomnode.registry.queue import (
@@ -42,10 +42,10 @@ def retry(session: Session, key: str, now: datetime) -> list[str]:
     if letter == "E":
         if session.get(Series, row_id) is None:
             raise _unknown(key)
-        return conflicts.release_series(session, row_id, now)
+        return decisions.release_series(session, row_id, now)
     if session.get(Study, row_id) is None:
         raise _unknown(key)
-    return conflicts.release_study(session, row_id, now)
+    return decisions.accept_newest(session, row_id, now)
 
 
 def _retry_job(session: Session, job: Job, now: datetime) -> list[str]:
@@ -69,7 +69,11 @@ def _retry_job(session: Session, job: Job, now: datetime) -> list[str]:
 
 def cancel(session: Session, key: str, now: datetime) -> list[str]:
     """See `Registry.cancel`. With a SEG go the SR and SC that would name it."""
-    letter, row_id = _parts(key, "JD")
+    letter, row_id = _parts(key, "JDS")
+    if letter == "S":
+        if session.get(Study, row_id) is None:
+            raise _unknown(key)
+        return decisions.keep_stored(session, row_id, now)
     if letter == "J":
         _change_or_explain(session, _job(session, row_id), JobEvent.CANCELLED, now, {"lease_until": None, "finished_at": now})
         return [f"J{row_id}"]

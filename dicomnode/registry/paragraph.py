@@ -17,6 +17,7 @@ def paragraph(answer: type_json) -> str:
         _arrival(answer, foreign),
         *_ours(answer["series"]),
         *_holds(answer),
+        *_stale(answer["series"]),
         *_completion(foreign),
         *_routes(foreign, jobs),
         *(sentence for job in jobs for sentence in _job(job, deliveries)),
@@ -52,12 +53,20 @@ def _holds(answer: type_json) -> Iterable[str]:
     if answer["held"]:
         yield (
             f"The study is held because {answer['held']}: no job starts and no result leaves until an operator has looked "
-            f"and runs `dicomnode retry {key}`."
+            f"and runs `dicomnode retry {key}` (the newer header is right) or `dicomnode cancel {key}` (what is stored is)."
         )
     for one in answer["series"]:
         if one["held"]:
             name = one["key"]
             yield f"{name} is held because {one['held']}: its job waits for an operator and `dicomnode retry {name}`."
+
+
+def _stale(series: Sequence[type_json]) -> Iterable[str]:
+    reasons: dict[str, list[str]] = {}
+    for result in (result for one in series for result in one["results"] if result["stale"]):
+        reasons.setdefault(result["stale"], []).append(result["job"])
+    for why, jobs in reasons.items():
+        yield f"Because {why}, its results no longer say what is known ({_list(dict.fromkeys(jobs))})."
 
 
 def _completion(foreign: Sequence[type_json]) -> Iterable[str]:

@@ -25,6 +25,7 @@ from dicomnode.registry import explain as explanation
 from dicomnode.registry.arrivals import Arrivals
 from dicomnode.registry.associations import Associations
 from dicomnode.registry.engine import Database
+from dicomnode.registry.keeping import Keeping
 from dicomnode.registry.promises import Promises
 from dicomnode.registry.proofs import Proofs
 from dicomnode.registry.records import (
@@ -52,6 +53,7 @@ class Registry:
         self._clock = clock
         self.proofs = Proofs(self._database, clock)
         self.promises = Promises(self._database, clock)
+        self.keeping = Keeping(self._database, clock)
 
     def close(self) -> None:
         """Give all connections back."""
@@ -312,7 +314,7 @@ class Registry:
             return operator.retry(session, key, self._clock())
 
     def cancel(self, key: str) -> list[str]:
-        """Operator: cancel a job (J) or delivery (D); returns changed keys."""
+        """Operator: cancel a job (J) or delivery (D), or let a held study (S) go on as it was stored; returns changed keys."""
         with self._database.write() as session:
             return operator.cancel(session, key, self._clock())
 

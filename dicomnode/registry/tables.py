@@ -194,6 +194,8 @@ class Conflict(Base):
     path: Mapped[str]
     sha256: Mapped[str] = mapped_column(String(64))
     size_bytes: Mapped[int] = mapped_column(BigInteger)
+    transfer_syntax_uid: Mapped[str | None]
+    attributes: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     received_at: Mapped[datetime]
     decided_at: Mapped[datetime | None]
 

@@ -94,9 +94,13 @@ def test_other_pixels_under_a_known_uid_hold_the_series_until_an_operator_decide
 def test_a_header_conflict_holds_the_study(registry: Registry) -> None:
     add_series(registry, 2)
     queue_job(registry)
-    registry.record_conflict(received("1.2.3.1.1", content="x", PatientID="MERGED"), "header")
+    registry.record_conflict(received("1.2.3.1.1", content="x", StudyDescription="other"), "header")
     assert registry.claim_job("w", 60) is None
-    assert registry.retry("S1") == ["S1"]
+    assert registry.cancel("S1") == ["S1"]  # what is stored is right
+    assert registry.claim_job("w", 60) is not None
+    registry.record_conflict(received("1.2.3.1.2", content="y", PatientID="MERGED"), "header")
+    assert registry.retry("S1") == ["S1", "J1"]  # the newer header is: what ran under the old one runs anew
+    assert queue_job(registry) == ["J2"]
     assert registry.claim_job("w", 60) is not None
 
 
