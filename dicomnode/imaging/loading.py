@@ -32,7 +32,7 @@ from dicomnode.imaging.refusing import SEND_AGAIN, Refused, count, names
 from dicomnode.imaging.stacking import make_stack
 from dicomnode.imaging.stored import demand_plausible, is_decodable
 from dicomnode.imaging.units import unit_of
-from dicomnode.imaging.values import radiograph_values
+from dicomnode.imaging.values import headers_of_bright_high, radiograph_values
 
 _SUPPORTED = VOLUME_CLASSES | PROJECTION_CLASSES | {SECONDARY_CAPTURE}
 
@@ -235,7 +235,7 @@ def _load_image(series: SeriesRef, frames: Sequence[Frame]) -> Image2D:
         pixel_spacing_mm=spacing,
         spacing_origin=origin,
         frame=chosen.ref,
-        headers=chosen.instance.headers,
+        headers=headers_of_bright_high(chosen),
         study_instance_uid=series.study_instance_uid,
         series_instance_uid=series.series_instance_uid,
     )

@@ -5,11 +5,13 @@ cannot be taken for tissue: engines clip at −1024. Padding above 3071 HU (6553
 In radiographs padding takes the lowest measured value.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dicomnode.domain.imaging import HeaderSummary
 from dicomnode.imaging.headers import Frame
 from dicomnode.imaging.stored import type_stored
 from dicomnode.imaging.units import AIR_HU, HIGHEST_USUAL_HU
@@ -59,6 +61,17 @@ def radiograph_values(stored: type_stored, frame: Frame) -> NDArray[np.uint16] |
             values[padded] = values[~padded].min()
     whole = are_integers(frame) and values.min() >= 0 and values.max() <= _UINT16.max
     return values.astype(np.uint16) if whole else values.astype(np.float32)
+
+
+def headers_of_bright_high(frame: Frame) -> HeaderSummary:
+    """The headers of a radiograph with its window mirrored as `radiograph_values` mirrors MONOCHROME1."""
+    headers = frame.instance.headers
+    center = headers.window_center
+    if frame.layout.frame_format.photometric_interpretation != "MONOCHROME1" or center is None:
+        return headers
+    lowest, highest = _modality_range(frame)
+    # LINEAR puts the middle of the window half a value below its centre (PS3.3 C.11.2.1.2.1).
+    return replace(headers, window_center=lowest + highest - center + 1)
 
 
 def _modality_values(stored: type_stored, frame: Frame) -> NDArray[np.float64]:

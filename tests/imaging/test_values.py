@@ -136,6 +136,20 @@ def test_high_is_bright_in_both_photometric_interpretations(tmp_path: Path) -> N
     np.testing.assert_array_equal(inverse.pixels, 4095 - stored)
 
 
+def test_the_window_of_an_inverse_radiograph_shows_it_as_its_source_would_be_shown(tmp_path: Path) -> None:
+    stored = np.arange(64, dtype=np.uint16).reshape(8, 8) * 60
+    elements = {"BitsStored": 12, "HighBit": 11, "WindowCenter": 1000, "WindowWidth": 801}
+    inverse = radiograph(tmp_path, stored, PhotometricInterpretation="MONOCHROME1", **elements)
+
+    def shade(values: np.ndarray, center: float) -> np.ndarray:  # PS3.3 C.11.2.1.2.1, width 801
+        return ((values - (center - 0.5)) / 800 + 0.5).clip(0, 1)
+
+    assert inverse.headers.window_width == 801
+    assert inverse.headers.window_center is not None
+    np.testing.assert_allclose(shade(inverse.pixels.astype(float), inverse.headers.window_center), 1 - shade(stored * 1.0, 1000))
+    assert radiograph(tmp_path, stored, **elements).headers.window_center == 1000
+
+
 def test_padding_of_a_radiograph_is_as_dark_as_its_darkest_pixel(tmp_path: Path) -> None:
     stored = np.arange(100, 164, dtype=np.uint16).reshape(8, 8)
     stored[0] = 4095
