@@ -175,6 +175,7 @@ class Work(Section):
     device: Device = "auto"
     lease_s: Seconds = 60.0
     job_timeout_s: Seconds = 3600.0
+    memory_mb: Annotated[int, Field(ge=0)] = 0  # for the worker's process; 0: 80 % of the machine's, on a GPU no limit
     drain_s: Seconds = 30.0  # how long a running job may go on after SIGTERM before its attempt is given back
 
 
@@ -196,6 +197,23 @@ class Sweep(Section):
     interval_s: Seconds = 2.0
 
 
+Days = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # 0: for ever
+
+
+class Retention(Section):
+    """How long what is done and sent is kept; nothing unsent is ever purged. 0 days: for ever.
+
+    free_percent: with less of the disk free, the oldest goes before its time, but nothing younger than `at_least_hours`.
+    """
+
+    sources_days: Days = 30.0  # images, after the last one of their study came
+    results_days: Days = 90.0  # our copies of results, after their job ended
+    rows_days: Days = 365.0  # rows of purged images: so long the same image again makes no new work
+    audit_days: Days = 180.0  # then audit rows move to data_dir/audit, a file a month
+    free_percent: Annotated[float, Field(ge=0, le=90)] = 10.0
+    at_least_hours: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 24.0
+
+
 class Logs(Section):
     """Operational logs on stderr: key=value on a terminal, JSON elsewhere, unless said."""
 
@@ -211,6 +229,7 @@ class PeerSettings(Section):
     host: Host
     port: Port
     may: frozenset[Literal["store", "query", "retrieve", "commit"]] = frozenset()
+    tls: bool = False  # we call it by TLS, with the certificates of dicom.tls
 
 
 class DestinationSettings(Section):
@@ -256,6 +275,7 @@ class Settings(BaseSettings):
     work: Work = Work()
     storage: Storage = Storage()
     sweep: Sweep = Sweep()
+    retention: Retention = Retention()
     logs: Logs = Logs()
     peers: tuple[PeerSettings, ...] = ()
     destinations: tuple[DestinationSettings, ...] = ()

@@ -15,7 +15,8 @@ from dicomnode.delivery.breaker import Breaker
 from dicomnode.delivery.checks import bytes_problem, identity_problem
 from dicomnode.delivery.destination import Answer, Connection
 from dicomnode.delivery.kinds import sender_for
-from dicomnode.delivery.policy import DeliveryPolicy, backoff, decide, proof_is_overdue
+from dicomnode.delivery.policy import DeliveryPolicy, backoff, decide
+from dicomnode.delivery.proving import Prover
 from dicomnode.domain.clock import type_clock, utc_now
 from dicomnode.domain.errors import StaleUpdate, StorageError, UnreachableError
 from dicomnode.domain.routes import Destination
@@ -116,7 +117,8 @@ class _Outlet:
         self._stop = stop
         self._breaker = Breaker(policy, rng, monotonic)
         # Its own breaker: an archive may take C-STORE and know no C-FIND.
-        self._proof_breaker = Breaker(policy, rng, monotonic)
+        proof_breaker = Breaker(policy, rng, monotonic)
+        self._prover = Prover(registry, destination, self._sender, policy=policy, clock=clock, breaker=proof_breaker, stop=stop)
         # Kept in memory only: a restart makes us more patient, never less.
         self._doubted_since: dict[int, datetime] = {}
 
@@ -131,6 +133,10 @@ class _Outlet:
                 busy = 0
             if not busy:
                 self._stop.wait(self._policy.poll_s)
+
+    def prove_due(self) -> int:
+        """Ask the destination for what it accepted; returns how many objects were asked about."""
+        return self._prover.prove_due()
 
     # --- sending
 
@@ -230,7 +236,13 @@ class _Outlet:
             error = f"given up after {self._policy.hold_after.days} days: {error}"
         try:
             self._registry.finish_delivery(
-                delivery, event, status=answer.status, error=error, retry_after_s=retry_after_s, proof=answer.proof
+                delivery,
+                event,
+                status=answer.status,
+                error=error,
+                retry_after_s=retry_after_s,
+                proof=answer.proof,
+                refused_by=self._destination.profile.name if answer.class_refused else "",
             )
         except StaleUpdate:
             # Our lease ran out while we sent. Its new owner sends the same bytes under the same UID: still once.
@@ -247,41 +259,3 @@ class _Outlet:
             status=None if answer.status is None else f"{answer.status:04X}",
             attempt=delivery.attempt,
         )
-
-    # --- proof
-
-    def prove_due(self) -> int:
-        """Ask the destination for what it accepted; returns how many objects were asked about."""
-        if self._destination.proof != "find" or not self._proof_breaker.allows():
-            return 0
-        asked = 0
-        for delivery in self._registry.deliveries_to_prove(self.name):
-            if self._stop.is_set():
-                break
-            asked += 1
-            try:
-                there = self._sender.holds(delivery.result)
-            except UnreachableError as error:
-                self._registry.postpone_proof(delivery, self._proof_breaker.missed(), f"no proof yet: {error}")
-                break
-            self._proof_breaker.reached()
-            self._conclude(delivery, there)
-        return asked
-
-    def _conclude(self, delivery: ClaimedDelivery, there: bool) -> None:
-        since_sent = self._clock() - (delivery.sent_at or delivery.created_at)
-        try:
-            if there:
-                # The archive lists it: indexed. That is no promise of safekeeping (PS3.4 J is).
-                self._registry.finish_delivery(delivery, DeliveryEvent.PROVED, proof="indexed: found by C-FIND")
-            elif proof_is_overdue(since_sent, delivery.attempt, self._policy):
-                _log.error("accepted object is missing, sending again", delivery=delivery.key, destination=self.name)
-                message = "accepted, but not found by C-FIND"
-                self._registry.finish_delivery(delivery, DeliveryEvent.PROOF_SAYS_MISSING, error=message)
-            else:
-                # As long again as it is already missing: soon at first, seldom later.
-                pause = max(self._policy.first_proof_pause_s, since_sent.total_seconds())
-                pause = min(pause, self._policy.longest_proof_pause_s)
-                self._registry.postpone_proof(delivery, pause, "not found by C-FIND yet")
-        except StaleUpdate:
-            _log.info("delivery moved on while its proof was asked for", delivery=delivery.key, destination=self.name)

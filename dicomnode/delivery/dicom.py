@@ -1,8 +1,8 @@
-"""A DICOM peer as destination: C-STORE on one association a job, C-FIND as proof."""
+"""A DICOM peer as destination: C-STORE on one association a job, C-FIND or storage commitment as proof."""
 
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from dicomnode.domain.equipment import DERIVED_SOP_CLASSES
 from dicomnode.domain.errors import PeerUnreachable
 from dicomnode.domain.results import ResultObject
 from dicomnode.domain.routes import Peer
-from dicomnode.domain.statuses import Outcome, outcome_of_store, store_status_in_words
+from dicomnode.domain.statuses import SOP_CLASS_NOT_SUPPORTED, Outcome, outcome_of_store, store_status_in_words
 
 _STALLED_S = 60
 _GOODBYE_S = 5.0
@@ -27,6 +27,8 @@ _UNCOMPRESSED = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
 
 class DicomSender:
     """Sends to one peer."""
+
+    query = "C-FIND"
 
     def __init__(self, peer: Peer, our_ae_title: str, longest_send_s: float) -> None:
         self._peer = peer
@@ -40,15 +42,20 @@ class DicomSender:
         with network.associate(self._peer, self._our_ae_title, contexts) as association:
             yield _StoreAssociation(association, contexts, self._longest_send_s)
 
-    def holds(self, result: ResultObject) -> bool:
-        """Whether the peer lists the instance (C-FIND, study root, IMAGE level). Raises PeerUnreachable."""
-        return network.find_instance(
-            self._peer,
-            self._our_ae_title,
-            result.study_instance_uid,
-            result.series_instance_uid,
-            result.sop_instance_uid,
-        )
+    def holds(self, results: Sequence[ResultObject]) -> set[str]:
+        """The UIDs of those that the peer lists (C-FIND, study root, IMAGE level). Raises PeerUnreachable."""
+        asked = [(one.study_instance_uid, one.series_instance_uid, one.sop_instance_uid) for one in results]
+        return network.find_instances(self._peer, self._our_ae_title, asked)
+
+    def ask_commitment(
+        self,
+        request: network.CommitmentRequest,
+        reported: Callable[[network.CommitmentReport], None],
+        *,
+        wait_s: float,
+    ) -> bool:
+        """N-ACTION; whether the report came on the same association within `wait_s`. Raises PeerUnreachable."""
+        return network.ask_commitment(self._peer, self._our_ae_title, request, reported, wait_s=wait_s)
 
 
 class _StoreAssociation:
@@ -75,18 +82,19 @@ class _StoreAssociation:
         """One C-STORE. A lost link gives no status: the outcome is unknown and the same UID goes again."""
         accepted = {str(context.abstract_syntax) for context in self._association.accepted_contexts}
         if result.sop_class_uid not in accepted:
-            return Answer(Outcome.REJECTED, message=f"the peer takes no {result.kind.value}: presentation context refused")
+            message = f"the peer takes no {result.kind.value}: presentation context refused"
+            return Answer(Outcome.REJECTED, message=message, class_refused=True)
         # pynetdicom counts the time on the wire as time without an answer: a slow link must not look like a silent peer.
         patience_s = _ANSWER_WITHIN_S + result.size_bytes / _SLOWEST_LINK_BYTES_PER_S
         self._association.dimse_timeout = min(patience_s, self._longest_send_s)
         try:
             status = network.send_file(self._association, path)
         except PeerUnreachable as error:  # the class is taken, but not in this transfer syntax
-            return Answer(Outcome.REJECTED, message=str(error))
+            return Answer(Outcome.REJECTED, message=str(error), class_refused=True)
         self._lost = status is None
         outcome = outcome_of_store(status)
         message = "" if outcome is Outcome.ACCEPTED else f"C-STORE gave {store_status_in_words(status)}"
-        return Answer(outcome, status=status, message=message)
+        return Answer(outcome, status=status, message=message, class_refused=status == SOP_CLASS_NOT_SUPPORTED)
 
 
 def _contexts(first: ResultObject) -> list[tuple[str, tuple[str, ...]]]:

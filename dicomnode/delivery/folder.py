@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +22,8 @@ def sha256_of(path: Path) -> str:
 
 class FolderSender:
     """Writes result objects under `root`, which must exist: an unmounted share must not be mistaken for an empty one."""
+
+    query = "reading it back"
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -52,14 +54,18 @@ class FolderSender:
             )
         return Answer(Outcome.ACCEPTED, proof="written, synced and read back")
 
-    def holds(self, result: ResultObject) -> bool:
-        """Whether the file is there with the same bytes."""
+    def holds(self, results: Sequence[ResultObject]) -> set[str]:
+        """The UIDs of those whose file is there with the same bytes."""
+        try:
+            return {one.sop_instance_uid for one in results if self._is_there(one)}
+        except OSError as error:
+            raise UnreachableError(f"the folder {self._root} cannot be read", "look at its rights and its mount") from error
+
+    def _is_there(self, result: ResultObject) -> bool:
         try:
             return sha256_of(self._target(result)) == result.sha256
         except FileNotFoundError:
             return False
-        except OSError as error:
-            raise UnreachableError(f"the folder {self._root} cannot be read", "look at its rights and its mount") from error
 
     def _target(self, result: ResultObject) -> Path:
         return (

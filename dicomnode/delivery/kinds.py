@@ -3,6 +3,7 @@
 from dicomnode.delivery.destination import Sender
 from dicomnode.delivery.dicom import DicomSender
 from dicomnode.delivery.folder import FolderSender
+from dicomnode.delivery.stow import StowSender
 from dicomnode.domain.errors import SettingsError
 from dicomnode.domain.routes import Destination
 
@@ -15,9 +16,9 @@ def supported(destination: Destination) -> None:
 def sender_for(destination: Destination, our_ae_title: str, longest_send_s: float) -> Sender:
     """The sender for this kind of destination; gives one object up after `longest_send_s`. Raises SettingsError."""
     what = f"destination {destination.name!r}"
-    if destination.proof == "commitment":
-        remedy = 'set proof = "find" (the archive lists it) or "status" (the archive accepted it)'
-        raise SettingsError(f"{what} asks for proof by storage commitment, which this version cannot ask for", remedy)
+    if destination.proof == "commitment" and destination.kind != "dicom":
+        remedy = 'set proof = "find" (the destination shows it) or "status" (it accepted it)'
+        raise SettingsError(f"{what} of kind {destination.kind!r} knows no storage commitment", remedy)
     if destination.kind == "dicom":
         if destination.peer is None:
             raise SettingsError(f"{what} of kind 'dicom' has no peer", "name one of the [[peers]]")
@@ -26,4 +27,8 @@ def sender_for(destination: Destination, our_ae_title: str, longest_send_s: floa
         if destination.path is None:
             raise SettingsError(f"{what} of kind 'folder' has no path", "add path = …")
         return FolderSender(destination.path)
-    raise SettingsError(f"{what} is of kind {destination.kind!r}, which this version cannot serve", "use dicom or folder")
+    if destination.kind == "stow":
+        if not (destination.url or "").startswith(("https://", "http://")):
+            raise SettingsError(f"{what} of kind 'stow' has no url", 'add url = "https://…/dicom-web"')
+        return StowSender(destination.url or "", longest_send_s)
+    raise SettingsError(f"{what} is of kind {destination.kind!r}, which this version cannot serve", "use dicom, stow or folder")

@@ -22,6 +22,9 @@ class DeliveryPolicy:
     missing_after_s: float = 600.0
     first_proof_pause_s: float = 1.0
     longest_proof_pause_s: float = 3600.0
+    # How long an archive's report of a storage commitment is waited for, at once and at all, before it is asked again.
+    report_wait_s: float = 2.0
+    commitment_patience_s: float = 300.0
     # A sender that died alone keeps its object from others for this long; a restart of the node takes all claims back at once.
     lease_s: float = 900.0
     poll_s: float = 1.0

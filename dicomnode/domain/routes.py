@@ -34,15 +34,16 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where results go. `peer` for kind dicom, `path` for kind folder."""
+    """Where results go. `peer` for kind dicom, `url` (of the DICOMweb service) for stow, `path` for kind folder."""
 
     name: str
-    kind: Literal["dicom", "folder"]
+    kind: Literal["dicom", "stow", "folder"]
     profile: Profile
     proof: Literal["commitment", "find", "status"]
     accept_demonstration: bool
     peer: Peer | None = None
     path: Path | None = None
+    url: str | None = None
 
 
 def _one_matches(pattern: str, value: str) -> bool:

@@ -22,6 +22,7 @@ REQUEST_COMMITMENT = 1  # Action Type ID (PS3.4 J.3.2)
 ALL_COMMITTED, SOME_FAILED = 1, 2  # Event Type ID (PS3.4 J.3.3)
 
 # Failure Reason (0008,1197), PS3.3 C.14.1.1
+INVALID_ARGUMENT = 0x0115  # PS3.7 C.5.12
 PROCESSING_FAILURE = 0x0110
 NO_SUCH_OBJECT = 0x0112
 CLASS_INSTANCE_CONFLICT = 0x0119
@@ -76,7 +77,7 @@ def read_request(asked: Dataset) -> CommitmentRequest:
     references = [_pair(item) for item in asked.get("ReferencedSOPSequence", None) or ()]
     transaction_uid = str(asked.get("TransactionUID", ""))
     if not transaction_uid or not references or not all(sop_class and sop_instance for sop_class, sop_instance in references):
-        raise InvalidInstance("a storage commitment request names no transaction or no instance", "repair the sender", 0x0115)
+        raise InvalidInstance("a commitment request names no transaction or instance", "repair the sender", INVALID_ARGUMENT)
     return CommitmentRequest(transaction_uid, tuple(references))
 
 
@@ -95,7 +96,7 @@ def read_report(said: Dataset) -> CommitmentReport:
     """Raises InvalidInstance for a report that names no transaction."""
     transaction_uid = str(said.get("TransactionUID", ""))
     if not transaction_uid:
-        raise InvalidInstance("a storage commitment report names no transaction", "look at the peer's own log")
+        raise InvalidInstance("a storage commitment report names no transaction", "look at its own log", INVALID_ARGUMENT)
     committed = tuple(_pair(item)[1] for item in said.get("ReferencedSOPSequence", None) or ())
     failed = {
         _pair(item)[1]: int(item.get("FailureReason", PROCESSING_FAILURE)) for item in said.get("FailedSOPSequence", None) or ()

@@ -1,6 +1,7 @@
 """What we ask of peers: C-ECHO, C-STORE, C-FIND."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydicom import dcmread
@@ -73,19 +74,38 @@ def find_instance(
     timeouts: Timeouts = Timeouts(dimse_s=30.0),  # noqa: B008 - frozen
 ) -> bool:
     """Whether the peer lists this instance (C-FIND, Study Root, IMAGE level: PS3.4 C.6.2). Raises PeerUnreachable."""
+    asked = (study_instance_uid, series_instance_uid, sop_instance_uid)
+    return sop_instance_uid in find_instances(peer, our_ae_title, [asked], timeouts=timeouts)
+
+
+def find_instances(
+    peer: Peer,
+    our_ae_title: str,
+    instances: Sequence[tuple[str, str, str]],
+    *,
+    timeouts: Timeouts = Timeouts(dimse_s=30.0),  # noqa: B008 - frozen
+) -> set[str]:
+    """The SOP Instance UIDs of those of these (study, series, instance) that the peer lists; one association for all.
+
+    Each is asked for by itself: not every archive takes a list of UIDs at the IMAGE level. Raises PeerUnreachable.
+    """
+    model = StudyRootQueryRetrieveInformationModelFind
+    with associate(peer, our_ae_title, [(model, UNCOMPRESSED)], timeouts=timeouts) as association:
+        return {one[2] for one in instances if _lists(association, peer, *one)}
+
+
+def _lists(association: Association, peer: Peer, study: str, series: str, instance: str) -> bool:
     identifier = Dataset()
     identifier.QueryRetrieveLevel = "IMAGE"
-    identifier.StudyInstanceUID = study_instance_uid
-    identifier.SeriesInstanceUID = series_instance_uid
-    identifier.SOPInstanceUID = sop_instance_uid
-    model = StudyRootQueryRetrieveInformationModelFind
+    identifier.StudyInstanceUID = study
+    identifier.SeriesInstanceUID = series
+    identifier.SOPInstanceUID = instance
     found, status = False, None
-    with associate(peer, our_ae_title, [(model, UNCOMPRESSED)], timeouts=timeouts) as association:
-        hold(association)
-        for response, match in association.send_c_find(identifier, model):
-            status = _status(response)
-            if status in _PENDING and match is not None:
-                found |= match.get("SOPInstanceUID", "") == sop_instance_uid
+    hold(association)
+    for response, match in association.send_c_find(identifier, StudyRootQueryRetrieveInformationModelFind):
+        status = _status(response)
+        if status in _PENDING and match is not None:
+            found |= match.get("SOPInstanceUID", "") == instance
     if status != SUCCESS:
         said = "broke off" if status is None else f"answered with status 0x{status:04X}"
         raise PeerUnreachable(f"peer {peer.name!r} {said} when asked for an instance", "look at the peer's own log")

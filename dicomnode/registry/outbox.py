@@ -90,6 +90,7 @@ def _claimed(
         created_at=delivery.created_at,
         tried_since=delivery.tried_since,
         sent_at=delivery.sent_at,
+        last_status=delivery.last_status,
     )
 
 

@@ -138,6 +138,7 @@ class ClaimedDelivery:
     created_at: datetime
     sent_at: datetime | None = None
     tried_since: datetime | None = None
+    last_status: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +179,7 @@ class SeriesEvidence:
     announced: int | None = None
     held: str = ""
     evidence: Mapping[str, object] = field(default_factory=dict)  # what the last judgement stored
+    purged: int = 0  # instances whose bytes retention removed: a job would see a part and take it for the whole
 
 
 @dataclass(frozen=True, slots=True)

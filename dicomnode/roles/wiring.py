@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from dicomnode.domain.errors import SettingsError
 from dicomnode.domain.profiles import SHIPPED
-from dicomnode.domain.routes import Destination, Peer, Route
+from dicomnode.domain.routes import Destination, Peer, PeerTls, Route
 from dicomnode.registry import Registry
-from dicomnode.settings import DestinationSettings, RouteSettings, Settings
+from dicomnode.settings import DestinationSettings, PeerSettings, RouteSettings, Settings
 from dicomnode.storage import Reserve, Store, reserve_size
 
 if TYPE_CHECKING:
@@ -81,24 +81,39 @@ def worker_name(pid: int | None = None) -> str:
 
 def peers(settings: Settings) -> dict[str, Peer]:
     """Peers by name."""
-    return {one.name: Peer(one.name, one.ae_title, one.host, one.port, frozenset(map(str, one.may))) for one in settings.peers}
+    return {
+        one.name: Peer(one.name, one.ae_title, one.host, one.port, frozenset(map(str, one.may)), _peer_tls(settings, one))
+        for one in settings.peers
+    }
+
+
+def _peer_tls(settings: Settings, one: PeerSettings) -> PeerTls | None:
+    """How we call a peer that wants TLS: with the listener's own certificate, if it has one."""
+    if not one.tls:
+        return None
+    tls = settings.dicom.tls
+    if tls is None:
+        return PeerTls()
+    ca = settings.absolute(tls.ca) if tls.ca is not None else None
+    return PeerTls(settings.absolute(tls.certificate), settings.absolute(tls.key), ca)
 
 
 def destinations(settings: Settings) -> tuple[Destination, ...]:
     """Destinations of the kinds that exist; `not_built` names the others."""
     by_name = peers(settings)
-    return tuple(_destination(one, by_name, settings) for one in settings.destinations if one.kind in {"dicom", "folder"})
+    return tuple(_destination(one, by_name, settings) for one in settings.destinations if one.kind != "fhir")
 
 
 def _destination(one: DestinationSettings, by_name: Mapping[str, Peer], settings: Settings) -> Destination:
     return Destination(
         name=one.name,
-        kind=cast('Literal["dicom", "folder"]', one.kind),
+        kind=cast('Literal["dicom", "stow", "folder"]', one.kind),
         profile=SHIPPED[one.profile],
         proof=one.proof,
         accept_demonstration=one.accept_demonstration,
         peer=by_name[one.peer] if one.peer is not None else None,
         path=settings.absolute(one.path) if one.path is not None else None,
+        url=one.url,
     )
 
 
@@ -149,10 +164,10 @@ def tls_context(settings: Settings) -> "ssl.SSLContext | None":
 def not_built(settings: Settings) -> Iterable[SettingsError]:
     """Settings that are understood but whose part does not exist yet: starting all the same would break what they promise."""
     for one in settings.destinations:
-        if one.kind in {"stow", "fhir"}:  # no domain value can be made of these
+        if one.kind == "fhir":  # no domain value can be made of these
             yield SettingsError(
                 f"destination {one.name!r} is of kind {one.kind!r}, which is not built yet",
-                'use kind = "dicom" or kind = "folder", or remove the destination',
+                'use kind = "dicom", "stow" or "folder", or remove the destination',
             )
     from dicomnode.delivery import supported  # brings pynetdicom, which status and its like need not load
 

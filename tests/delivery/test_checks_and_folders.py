@@ -73,14 +73,18 @@ def test_destinations_that_cannot_be_served_say_what_to_set_instead(tmp_path: Pa
     supported(pacs)
     supported(replace(pacs, proof="find"))
     supported(folder_destination("folder", tmp_path))
+    supported(replace(pacs, proof="commitment"))
     with pytest.raises(SettingsError, match=r"storage commitment.* — set proof = \"find\""):
-        supported(replace(pacs, proof="commitment"))
+        supported(replace(folder_destination("folder", tmp_path), proof="commitment"))
     with pytest.raises(SettingsError, match="has no peer"):
         supported(replace(pacs, peer=None))
     with pytest.raises(SettingsError, match="has no path"):
         supported(replace(folder_destination("folder", tmp_path), path=None))
-    with pytest.raises(SettingsError, match="'stow'"):
-        supported(replace(pacs, kind="stow"))  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="has no url"):
+        supported(replace(pacs, kind="stow"))
+    supported(replace(pacs, kind="stow", url="https://pacs.example/dicom-web"))
+    with pytest.raises(SettingsError, match="'fhir'"):
+        supported(replace(pacs, kind="fhir"))  # type: ignore[arg-type]
 
 
 def test_delivery_loads_neither_torch_nor_highdicom_nor_monai() -> None:

@@ -140,21 +140,21 @@ def test_an_association_that_is_refused_is_tried_again_until_it_is_not(
     outbox.work_until(deliverer, *ALL_SENT)
 
 
-def test_an_archive_that_takes_no_segmentations_gets_neither_seg_nor_the_sr_that_names_it(
+def test_an_archive_that_takes_no_segmentations_gets_neither_seg_nor_the_sr_that_names_it_but_the_captures(
     outbox: Outbox, store_scp: Callable[..., StoreScp]
 ) -> None:
-    sc_only = ["1.2.840.10008.5.1.4.1.1.7.4", "1.2.840.10008.5.1.4.1.1.88.33"]
-    archive = store_scp(ae_title="ARCHIVE", accepted_sop_classes=sc_only)
-    outbox.finish_a_job("archive")
+    no_seg = ["1.2.840.10008.5.1.4.1.1.7.4", "1.2.840.10008.5.1.4.1.1.88.33"]
+    archive = store_scp(ae_title="ARCHIVE", accepted_sop_classes=no_seg)
+    *_, capture = outbox.finish_a_job("archive")
     deliverer = outbox.deliverer(dicom_destination("archive", "ARCHIVE", archive.port))
 
     deliverer.run_once()
 
-    seg, sr, _ = outbox.deliveries()
-    assert seg["state"] == "rejected"
+    seg, sr, sc = outbox.deliveries()
+    assert (seg["state"], sr["state"], sc["state"]) == ("rejected", "cancelled", "sent")
     assert "takes no SEG" in seg["last_error"]
-    assert sr["state"] == "waiting"
-    assert archive.requests() == 0
+    assert "names a SEG" in sr["last_error"]
+    assert archive.sop_instance_uids() == [capture.sop_instance_uid]
 
 
 def test_an_object_that_contradicts_its_class_is_rejected_with_the_status_of_the_archive(
