@@ -38,6 +38,7 @@ folders = []                       # searched before those that `dicomnode pipel
 # device = "auto"                  # auto, cpu, cuda, cuda:1
 # lease_s = 60.0                   # after this long without a sign of its worker a job is given to another
 # job_timeout_s = 3600.0           # a job that takes longer hangs: its worker is ended
+# memory_mb = 0                    # of the worker; 0: 80 % of what the machine or the service has, no limit on a GPU
 # drain_s = 30.0                   # how long a running job may go on when the node stops
 
 [storage]

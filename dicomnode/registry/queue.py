@@ -99,10 +99,10 @@ def claimed_as(
 ) -> ClaimedJob:
     """The job as its new owner gets it."""
     study_uid = session.execute(select(Study.study_instance_uid).where(Study.id == job.study_id)).scalar_one()
-    series, digests = _series_ref(session, study_uid, job.series_id)
+    series, digests = series_ref(session, study_uid, job.series_id)
     others = {}
     for one in inputs_from(job.others):
-        found, of_these = _series_ref(session, study_uid, one.series_id)
+        found, of_these = series_ref(session, study_uid, one.series_id)
         if found is not None:
             others[one.role] = found
             digests = {**digests, **of_these}
@@ -128,7 +128,7 @@ def claimed_as(
     )
 
 
-def _series_ref(session: Session, study_uid: str, series_id: int | None) -> tuple[SeriesRef | None, Mapping[str, str]]:
+def series_ref(session: Session, study_uid: str, series_id: int | None) -> tuple[SeriesRef | None, Mapping[str, str]]:
     if series_id is None:
         return None, {}
     series_uid = session.execute(select(Series.series_instance_uid).where(Series.id == series_id)).scalar_one()

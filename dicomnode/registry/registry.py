@@ -26,6 +26,7 @@ from dicomnode.registry.arrivals import Arrivals
 from dicomnode.registry.associations import Associations
 from dicomnode.registry.engine import Database
 from dicomnode.registry.keeping import Keeping
+from dicomnode.registry.lookahead import Lookahead
 from dicomnode.registry.promises import Promises
 from dicomnode.registry.proofs import Proofs
 from dicomnode.registry.records import (
@@ -54,6 +55,7 @@ class Registry:
         self.proofs = Proofs(self._database, clock)
         self.promises = Promises(self._database, clock)
         self.keeping = Keeping(self._database, clock)
+        self.lookahead = Lookahead(self._database, clock)
 
     def close(self) -> None:
         """Give all connections back."""

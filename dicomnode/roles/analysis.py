@@ -33,13 +33,14 @@ def analyse(
     speed: Literal["exact", "fast"],
     allow_many_frames_of_reference: bool = False,
     others: Mapping[str, SeriesRef] | None = None,
+    load: Callable[[SeriesRef], Volume | Image2D | Refusal] | None = None,
 ) -> Analysis:
     """Load, check, infer. The pipeline is asked for only when there is an image for it. Raises PipelineError.
 
-    others: by role, the series that the pipeline reads together with this one.
+    others: by role, the series that the pipeline reads together with this one. load: gives `series`, if somebody has it.
     """
     began = time.monotonic()
-    image = imaging.load(series, allow_many_frames_of_reference=allow_many_frames_of_reference)
+    image = load(series) if load else imaging.load(series, allow_many_frames_of_reference=allow_many_frames_of_reference)
     if isinstance(image, Refusal):
         return Analysis(None, image, {"decode": time.monotonic() - began})
     volumes: dict[str, Volume] = {}
@@ -105,4 +106,5 @@ def findings_summary(outcome: Findings | Refusal) -> dict[str, object]:
             for one in outcome.classifications
         ],
         "warnings": list(outcome.warnings),
+        "run": dict(outcome.run),
     }

@@ -8,7 +8,7 @@ import threading
 from contextlib import suppress
 from types import FrameType
 
-READY, ALIVE = b"R", b"."
+READY, ALIVE, REPLACE = b"R", b".", b"N"
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -37,6 +37,10 @@ class Lifeline:
     def alive(self) -> None:
         """This role made progress, or looked and found nothing to do."""
         self._say(ALIVE)
+
+    def replace(self) -> None:
+        """This process ends in order and wants a fresh one in its place at once."""
+        self._say(REPLACE)
 
     def _say(self, word: bytes) -> None:
         if self._pipe is not None:

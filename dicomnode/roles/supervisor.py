@@ -19,7 +19,7 @@ from dicomnode.domain.clock import utc_now
 from dicomnode.domain.errors import DicomNodeError, ExitCode, SettingsError
 from dicomnode.registry import Registry
 from dicomnode.roles import preparation, wiring
-from dicomnode.roles.lifeline import READY
+from dicomnode.roles.lifeline import READY, REPLACE
 from dicomnode.roles.notify import notify, watchdog_interval_s
 from dicomnode.roles.state_files import RoleStatus, write_state
 from dicomnode.settings import Settings, load_settings
@@ -163,6 +163,10 @@ class Supervisor:
                 if READY in words and child.state == "starting":
                     child.state, child.ever_ready = "ready", True
                     _log.info("role ready", task=child.role, pid=child.process.pid)
+                    self._write(child)
+                if REPLACE in words and child.state == "ready":
+                    child.state, child.last_word_at = "restarting", time.monotonic()
+                    _log.info("role wants a fresh process", task=child.role, pid=child.process.pid)
                     self._write(child)
 
     def _look_after(self, child: Child) -> None:

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -10,13 +11,14 @@ import structlog
 from dicomnode import imaging, logs
 from dicomnode.domain.errors import DicomNodeError, PipelineError, ResourceExhausted, ResultCheckFailed, StaleUpdate
 from dicomnode.domain.findings import Findings, ModelIdentity
-from dicomnode.domain.imaging import Refusal, RefusalCode, SeriesRef
+from dicomnode.domain.imaging import Image2D, Refusal, RefusalCode, SeriesRef, Volume
 from dicomnode.domain.profiles import SHIPPED
 from dicomnode.domain.results import ResultKind, ResultObject, ResultRequest
 from dicomnode.domain.routes import Destination, Route
 from dicomnode.domain.states import JobEvent
 from dicomnode.registry import ClaimedJob, Registry
-from dicomnode.roles import wiring
+from dicomnode.roles import confinement, wiring
+from dicomnode.roles.ahead import Ahead, Wish
 from dicomnode.roles.analysis import Analysis, analyse, build_results, findings_summary
 from dicomnode.roles.leases import HeldLease
 from dicomnode.roles.lifeline import Lifeline
@@ -56,6 +58,8 @@ class Worker:
         self._routes = {route.name: route for route in wiring.routes(settings)}
         self._destinations = {one.name: one for one in wiring.destinations(settings)}
         self._pipelines: dict[str, Pipeline] = {}
+        self._ahead = Ahead(self._next)
+        self._worn = False  # memory ran out in this process: it may not have all of it back
 
     def warm_up(self) -> None:
         """Load what the first job would otherwise wait for: decoders, result building, the routes' models."""
@@ -63,16 +67,20 @@ class Worker:
 
         imaging.install_decoders()
         results.warm_up()
-        for name in sorted({route.pipeline for route in self._routes.values()}):
+        for name, speed in sorted({(route.pipeline, route.speed) for route in self._routes.values()}):
             try:
-                self.pipeline(name)
+                self.pipeline(name).warm_up(speed)
             except DicomNodeError as error:  # its jobs will say so; the others go on
                 _log.error("pipeline cannot be loaded", pipeline=name, exc_info=error)
         logs.take_over_libraries()  # MONAI and ignite bring handlers of their own
 
     def loop(self) -> None:
-        """Until told to stop."""
+        """Until told to stop, or until memory ran out: then a fresh process takes this one's place."""
         while not self._lifeline.stop.is_set():
+            if self._worn:
+                _log.warning("memory ran out: a fresh worker takes over")
+                self._lifeline.replace()
+                return
             self._lifeline.alive()
             try:
                 job = self._registry.claim_job(self._name, self._settings.work.lease_s)
@@ -132,7 +140,9 @@ class Worker:
                 speed=route.speed,
                 allow_many_frames_of_reference=route.allow_many_frames_of_reference,
                 others={role: self._absolute(one) for role, one in job.others.items()},
+                load=lambda one: self._loaded(one, route),
             )
+            self._worn |= isinstance(analysis.outcome, Findings) and "fell back" in analysis.outcome.run
         if isinstance(analysis.outcome, Refusal):
             return self._refused(job, route, series, analysis)
         objects, results_s = self._saved(job, route, series, analysis)
@@ -149,6 +159,19 @@ class Worker:
         if job.route not in self._routes:
             raise PipelineError(f"route {job.route!r} is no longer in the settings", "add it again, or cancel the job")
         return self._routes[job.route]
+
+    def _loaded(self, series: SeriesRef, route: Route) -> Volume | Image2D | Refusal:
+        """The series, decoded now or while the last job ran; then the one after it is begun."""
+        loaded = self._ahead.load(Wish(series, route.allow_many_frames_of_reference))
+        self._ahead.begin()
+        return loaded
+
+    def _next(self) -> Wish | None:
+        """What the job after this one would load."""
+        found = self._registry.lookahead.next_series()
+        if found is None or found[0] not in self._routes:
+            return None
+        return Wish(self._absolute(found[1]), self._routes[found[0]].allow_many_frames_of_reference)
 
     def _located(self, job: ClaimedJob) -> SeriesRef:
         """The job's series with absolute paths."""
@@ -170,7 +193,10 @@ class Worker:
                 raise PipelineError(f"pipeline {name!r} does not exist", "dicomnode pipelines list names those that do")
             trusted = frozenset(self._settings.pipelines.trusted)
             self._pipelines[name] = engines.load_pipeline(
-                info.folder, device=self._settings.work.device, trusted_digests=trusted
+                info.folder,
+                device=self._settings.work.device,
+                trusted_digests=trusted,
+                proofs=self._settings.data_dir / "selftests",
             )
         return self._pipelines[name]
 
@@ -238,6 +264,7 @@ class Worker:
     def _failed(self, job: ClaimedJob, error: Exception) -> Ending:
         """Another try for what may pass, an end for what will not; the last one is said in the PACS too."""
         known = error if isinstance(error, DicomNodeError) else None
+        self._worn |= isinstance(error, MemoryError | ResourceExhausted)
         if isinstance(error, MemoryError):
             known = ResourceExhausted("memory ran out", "give the machine more memory, or use a smaller pipeline")
         _log.error("job attempt failed", job=job.key, attempt=job.attempt, exc_info=error)
@@ -305,8 +332,19 @@ def _code(error: Exception) -> str:
     return "internal_error"
 
 
+def confine(settings: Settings) -> None:
+    """The limits that this process sets itself, before it opens anything."""
+    given_mb = settings.work.memory_mb
+    if given_mb or settings.work.device == "cpu" or not Path("/dev/nvidiactl").exists():
+        confinement.limit_memory(given_mb << 20 if given_mb else confinement.memory_given())
+    by_network = confinement.reached_by_network(settings.database_url)
+    if not confinement.refuse_network(database_by_network=by_network):
+        _log.info("the worker is kept off the network in Python only")
+
+
 def main(settings: Settings, lifeline: Lifeline) -> None:
     """The process."""
+    confine(settings)
     registry, store = wiring.open_registry(settings), wiring.open_store(settings)
     worker = Worker(settings, registry, store, lifeline)
     worker.warm_up()
