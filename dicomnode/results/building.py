@@ -14,7 +14,7 @@ from dicomnode.domain.profiles import ResultKind
 from dicomnode.domain.results import ResultObject, ResultRequest
 from dicomnode.results import files
 from dicomnode.results.context import Context, make_context
-from dicomnode.results.drawing import font
+from dicomnode.results.fonts import own_font
 from dicomnode.results.not_run import build_not_run_capture, build_not_run_report
 from dicomnode.results.outlines import outlines
 from dicomnode.results.sc import build_captures
@@ -108,4 +108,4 @@ def warm_up() -> None:
     mask = np.zeros((8, 8), bool)
     mask[2:5, 2:5] = True
     outlines(mask)
-    font(14)
+    own_font(14)

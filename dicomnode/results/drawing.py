@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from dicomnode.results.fonts import font_for
 
 type_rgb = tuple[int, int, int]
 
@@ -46,18 +48,9 @@ class Rectangle(NamedTuple):
         return self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
 
 
-@cache
-def font(size: int) -> ImageFont.FreeTypeFont:
-    """Pillow's own font (Latin), so that a picture is the same on every machine."""
-    loaded = ImageFont.load_default(size)
-    if not isinstance(loaded, ImageFont.FreeTypeFont):
-        raise TypeError("Pillow was built without FreeType; install a Pillow wheel")
-    return loaded
-
-
 def text_size(text: str, size: int) -> tuple[float, float]:
     """(width, height) of one line."""
-    left, top, right, bottom = font(size).getbbox(text)
+    left, top, right, bottom = font_for(text, size).getbbox(text)
     return right - left, bottom - top
 
 
@@ -66,18 +59,18 @@ def draw_text(
 ) -> None:
     """One line with a dark rim, readable on bone as on air. `anchor` as in Pillow."""
     pen = ImageDraw.Draw(picture)
-    pen.text(place, text, color, font(size), anchor=anchor, stroke_width=max(1, size // 10), stroke_fill=BLACK)
+    pen.text(place, text, color, font_for(text, size), anchor=anchor, stroke_width=max(1, size // 10), stroke_fill=BLACK)
 
 
 def draw_plate(picture: Image.Image, place: tuple[float, float], text: str, size: int, color: type_rgb, anchor: str) -> None:
     """One line on a dark, half transparent plate: small coloured letters stay crisp on any tissue."""
     pen = ImageDraw.Draw(picture)
-    left, top, right, bottom = pen.textbbox(place, text, font(size), anchor=anchor)
+    left, top, right, bottom = pen.textbbox(place, text, font_for(text, size), anchor=anchor)
     margin = size * 0.25
     corner = (round(left - margin), round(top - margin))
     under = picture.crop((*corner, round(right + margin), round(bottom + margin)))
     picture.paste(Image.blend(under, Image.new("RGB", under.size), 0.65), corner)
-    pen.text(place, text, color, font(size), anchor=anchor)
+    pen.text(place, text, color, font_for(text, size), anchor=anchor)
 
 
 def wrap(text: str, size: int, width: float) -> list[str]:

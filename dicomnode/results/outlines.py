@@ -10,6 +10,8 @@ from dicomnode.domain.findings import Findings, LabelMap, Lesion
 CIRCLE_POINTS = 32
 PIXEL_CENTRE = 0.5  # PS3.3 C.18.6.1.1: the centre of the first pixel is (0.5, 0.5)
 
+HOT = 128  # of 255: half of a heat map's range
+
 
 def outlines(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
     """Closed curves around the parts of a mask (y, x), longest first; (n, 2) points, first = last."""
@@ -48,6 +50,14 @@ def key_slice(findings: Findings, lesion: Lesion) -> int:
     if np.any(labels[lesion.key_slice_index] == number):
         return lesion.key_slice_index
     return int(np.argmax([np.count_nonzero(one == number) for one in labels]))
+
+
+def key_slices_of(findings: Findings, slices: int) -> list[int]:
+    """Slice indices: of each lesion and box the slice that shows most of it, of each heat map the hottest. Ascending."""
+    found = {key_slice(findings, lesion) for lesion in findings.lesions}
+    found |= {(box.start[0] + box.stop[0] - 1) // 2 for box in findings.boxes}
+    found |= {int(one.values.reshape(slices, -1).max(axis=1).argmax()) for one in findings.heatmaps if one.values.any()}
+    return sorted(index for index in found if 0 <= index < slices)
 
 
 def lesion_outline(findings: Findings, lesion: Lesion, affine: NDArray[np.float64]) -> tuple[int, NDArray[np.float64]]:

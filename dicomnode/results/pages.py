@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from dicomnode.domain.findings import Findings, Lesion
+from dicomnode.domain.findings import Box, Findings, Lesion
 from dicomnode.domain.imaging import Image2D, Volume
 from dicomnode.results import drawing
 from dicomnode.results.drawing import AMBER, BLACK, GREY, WHITE
-from dicomnode.results.outlines import key_slice
-from dicomnode.results.slices import Look, centre_in_picture, draw_sides, slice_picture, stack_of
+from dicomnode.results.fonts import font_for
+from dicomnode.results.outlines import HOT, key_slice, key_slices_of
+from dicomnode.results.slices import Look, centre_in_picture, draw_sides, sides_of, slice_picture, stack_of
 from dicomnode.results.wording import capitalized, percent
 
 SIDE = 1024
@@ -39,6 +40,7 @@ class PageText:
     notice: str
     image_numbers: Sequence[int]
     overlays: str = ""
+    identity: str = ""
     called: str = "image"
 
 
@@ -64,7 +66,7 @@ class Page:
     def banner(self, text: str) -> None:
         """The intended use, black on amber, over the whole width."""
         ImageDraw.Draw(self.picture).rectangle((LEFT, self.y, RIGHT, self.y + 46), fill=AMBER)
-        ImageDraw.Draw(self.picture).text((SIDE / 2, self.y + 23), text, BLACK, drawing.font(MIDDLE), anchor="mm")
+        ImageDraw.Draw(self.picture).text((SIDE / 2, self.y + 23), text, BLACK, font_for(text, MIDDLE), anchor="mm")
         self.y += 62
 
     def rule(self) -> None:
@@ -76,7 +78,9 @@ class Page:
 def summary_page(image: Volume | Image2D, findings: Findings, text: PageText) -> Image.Image:
     """Model, intended use, statements, key slices, table of findings."""
     page = Page()
-    page.line(text.title, LARGE, gap=16)
+    page.line(text.title, LARGE, gap=10 if text.identity else 16)
+    if text.identity:
+        page.line(text.identity, SMALL, gap=12)
     page.banner(text.notice)
     for one in findings.classifications[:2]:
         present = one.probability >= one.threshold
@@ -87,9 +91,9 @@ def summary_page(image: Volume | Image2D, findings: Findings, text: PageText) ->
         page.line("No lesion reported.", MIDDLE)
     page.y = max(page.y + 4, 290)
     _key_pictures(page, image, findings, text)
-    if findings.lesions:
+    if findings.lesions or findings.boxes:
         _table(page, image, findings, text)
-    _organs(page, findings)
+    _organs(page, image, findings)
     for warning in findings.warnings[: 2 if page.y < LOWEST_WARNING else 1]:
         page.paragraph(f"Note: {capitalized(warning)}", SMALL, AMBER, most=2 if page.y < LOWEST_WARNING - SMALL else 1)
     _footer(page, findings, text)
@@ -107,8 +111,11 @@ def _key_pictures(page: Page, image: Volume | Image2D, findings: Findings, text:
     if len(lesions) == 1:
         shown.append((_enlarged(image, findings, lesions[0], side), f"{lesions[0].label}, enlarged"))
     if not lesions:
-        index = len(stack_of(image)) // 2
-        shown.append((_thumbnail(image, findings, index, side), f"{text.called} {text.image_numbers[index]}"))
+        slices = len(stack_of(image))
+        shown += [
+            (_thumbnail(image, findings, index, side), f"{text.called} {text.image_numbers[index]}")
+            for index in key_slices_of(findings, slices)[:2] or [slices // 2]
+        ]
     left = LEFT
     for picture, caption in shown:
         page.picture.paste(picture, (left, page.y))
@@ -120,7 +127,7 @@ def _key_pictures(page: Page, image: Volume | Image2D, findings: Findings, text:
 def _thumbnail(image: Volume | Image2D, findings: Findings, index: int, side: int) -> Image.Image:
     """The slice, cut to what was segmented anywhere in the volume, in a square of `side` pixels."""
     rows, columns = stack_of(image).shape[1:]
-    box = _segmented(findings, rows, columns)
+    box = _segmented(image, findings, rows, columns)
     width, height = box.right - box.left, box.bottom - box.top
     enlargement = side / max(width * columns, height * rows) * min(rows, columns)
     look = Look(names=False, shortest_side=min(round(enlargement), 2048), sides=False)
@@ -131,16 +138,20 @@ def _thumbnail(image: Volume | Image2D, findings: Findings, index: int, side: in
     square = Image.new("RGB", (side, side))
     square.paste(cut, ((side - cut.width) // 2, (side - cut.height) // 2))
     if isinstance(image, Volume):
-        draw_sides(square, image.affine)
+        draw_sides(square, *sides_of(image.affine))
     return square
 
 
-def _segmented(findings: Findings, rows: int, columns: int) -> drawing.Rectangle:
-    """Shares (0 to 1) of the image that hold all segments, with a margin; the whole image without segments."""
+def _segmented(image: Volume | Image2D, findings: Findings, rows: int, columns: int) -> drawing.Rectangle:
+    """Shares (0 to 1) of the image that hold all findings, with a margin; the whole of a projection and without segments."""
     shows = np.zeros((rows, columns), bool)
     for one in findings.label_maps:
         shows |= one.labels.any(axis=0)
-    if not shows.any():
+    for box in findings.boxes:
+        shows[box.start[1] : box.stop[1], box.start[2] : box.stop[2]] = True
+    for heat_map in findings.heatmaps:
+        shows |= heat_map.values.max(axis=0) >= HOT
+    if isinstance(image, Image2D) or not shows.any():
         return drawing.Rectangle(0, 0, 1, 1)
     down, across = np.flatnonzero(shows.any(axis=1)), np.flatnonzero(shows.any(axis=0))
     return drawing.Rectangle(
@@ -163,33 +174,41 @@ def _enlarged(image: Volume | Image2D, findings: Findings, lesion: Lesion, side:
 
 
 def _table(page: Page, image: Volume | Image2D, findings: Findings, text: PageText) -> None:
-    lesions = findings.lesions
     mean = "Mean HU" if isinstance(image, Volume) and image.unit == "[hnsf'U]" else "Mean"
     names = ("Finding", "Side", text.called.capitalize(), "Long x short mm", "ml", mean, "Prob.")
     for name, offset in zip(names, COLUMN_PLACES, strict=True):
         drawing.draw_text(page.picture, (LEFT + offset, page.y), name, SMALL, GREY)
     page.y += SMALL + 10
     page.rule()
-    ranked = sorted(lesions, key=lambda one: -one.probability)
-    for lesion in ranked[:MOST_ROWS]:
-        cells = (
-            drawing.shorten(lesion.label, SMALL, 196),
-            lesion.laterality or "-",
-            str(text.image_numbers[key_slice(findings, lesion)]),
-            f"{lesion.long_axis_mm:.1f} x {lesion.short_axis_mm:.1f}",
-            f"{lesion.volume_ml:.2f}",
-            f"{lesion.mean:.0f}",
-            percent(lesion.probability),
-        )
-        for offset, cell in zip(COLUMN_PLACES, cells, strict=True):
+    rows: list[Lesion | Box] = sorted([*findings.lesions, *findings.boxes], key=lambda one: -one.probability)
+    for row in rows[:MOST_ROWS]:
+        for offset, cell in zip(COLUMN_PLACES, _row(image, findings, row, text), strict=True):
             drawing.draw_text(page.picture, (LEFT + offset, page.y), cell, SMALL)
         page.y += SMALL + 8
-    if len(lesions) > MOST_ROWS:
-        page.line(f"{MOST_ROWS} of {len(lesions)} findings shown; all are in the structured report.", SMALL, AMBER, gap=6)
+    if len(rows) > MOST_ROWS:
+        page.line(f"{MOST_ROWS} of {len(rows)} findings shown; all are in the structured report.", SMALL, AMBER, gap=6)
     page.y += 6
 
 
-def _organs(page: Page, findings: Findings) -> None:
+def _row(image: Volume | Image2D, findings: Findings, found: Lesion | Box, text: PageText) -> tuple[str, ...]:
+    """The cells of one finding; a box has no axes, a projection no volume, and one of unknown spacing no millimetres."""
+    label, probability = drawing.shorten(found.label, SMALL, 196), percent(found.probability)
+    if isinstance(found, Box):
+        middle = (found.start[0] + found.stop[0] - 1) // 2
+        return label, "-", str(text.image_numbers[middle]), "-", "-", "-", probability
+    measured = isinstance(image, Volume) or image.pixel_spacing_mm is not None
+    return (
+        label,
+        found.laterality or "-",
+        str(text.image_numbers[key_slice(findings, found)]),
+        f"{found.long_axis_mm:.1f} x {found.short_axis_mm:.1f}" if measured else "-",
+        f"{found.volume_ml:.2f}" if isinstance(image, Volume) else "-",
+        f"{found.mean:.0f}",
+        probability,
+    )
+
+
+def _organs(page: Page, image: Volume | Image2D, findings: Findings) -> None:
     """Volumes of the other segments, each beside the colour of its contour, as many as the page holds."""
     lesions = {lesion.segment for lesion in findings.lesions}
     organs = [
@@ -200,7 +219,7 @@ def _organs(page: Page, findings: Findings) -> None:
     ]
     left = float(LEFT)
     for shown, segment in enumerate(organs):
-        name = f"{segment.label} {segment.volume_ml:.0f} ml"
+        name = f"{segment.label} {segment.volume_ml:.0f} ml" if isinstance(image, Volume) else segment.label
         width = 22 + drawing.text_size(name, SMALL)[0] + 30
         if left > LEFT and left + width > RIGHT:
             left = float(LEFT)

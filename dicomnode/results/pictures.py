@@ -8,12 +8,11 @@ from PIL import Image
 from dicomnode.domain.findings import Findings
 from dicomnode.domain.imaging import Image2D, Volume
 from dicomnode.results.equipment import notice_for
-from dicomnode.results.outlines import key_slice, label_map_of
+from dicomnode.results.outlines import HOT, key_slice, label_map_of
 from dicomnode.results.pages import PageText, summary_page
 from dicomnode.results.slices import Look, slice_picture, stack_of
 
 MOST_SLICES = 20
-HOT = 128  # of 255: half of the heat map's range
 PNG_SIDE = 1024
 
 

@@ -1,6 +1,7 @@
 """One source slice with what was found on it: contours, boxes, heat map, names, sides.
 
-The slice is shown as the source stores it (not turned, not flipped), in the source's window. No name, ID or date is drawn.
+The slice is shown as the source stores it (not turned, not flipped), in the source's window. No name, ID or date is drawn
+unless the look names them.
 """
 
 from dataclasses import dataclass
@@ -11,26 +12,33 @@ from PIL import Image
 
 from dicomnode.domain.findings import Findings, Lesion
 from dicomnode.domain.imaging import Image2D, Volume
+from dicomnode.domain.profiles import TextPosition
 from dicomnode.results import drawing
 from dicomnode.results.drawing import AMBER, GREY, WHITE, Curve, Rectangle
-from dicomnode.results.outlines import key_slice, lesion_outline, outlines
-from dicomnode.results.wording import percent
+from dicomnode.results.graphics import Graphic, GraphicKind, graphics_of
+from dicomnode.results.outlines import lesion_outline
 
 SHORTEST_SIDE, LONGEST_SIDE = 512, 2048
 LUNG_WINDOW = (-600.0, 1500.0)  # for a CT that names no window
 VIEWER_BAR = 0.10  # OHIF's cine bar covers the top tenth
-LEGEND_TOP = 0.885  # names end above the two lines at the bottom
-LESION_COLOR = (255, 90, 90)
-ORGAN_WIDTH, LESION_WIDTH = 1.0, 1.5  # in pixels of a picture of 512
+LEGEND_BOTTOM = 0.96  # viewers write window and image number below
+LEGEND_LINE = 0.038
+WIDTHS = {GraphicKind.ORGAN: 1.0, GraphicKind.LESION: 1.5, GraphicKind.BOX: 1.5}  # in pixels of a picture of 512
 _AXES = (("L", "R"), ("P", "A"), ("H", "F"))  # LPS: positive, negative end
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What is written on a slice beside the findings; empty strings write nothing."""
+    """What is written on a slice beside the findings; empty strings write nothing.
+
+    identity: patient and study. orientation: Patient Orientation (0020,0020) of a projection; a volume knows its own.
+    """
 
     notice: str = ""
     caption: str = ""
+    identity: str = ""
+    position: TextPosition = TextPosition.BOTTOM
+    orientation: tuple[str, ...] = ()
     names: bool = True
     sides: bool = True
     shortest_side: int = SHORTEST_SIDE
@@ -78,21 +86,22 @@ def slice_picture(image: Volume | Image2D, findings: Findings, index: int, look:
     for heat_map in findings.heatmaps:
         picture = drawing.blend_heat(picture, heat_map.values[index])
     stretch = np.array([scale_x, scale_y])
-    lesions = _lesion_curves(image, findings, index)
     thickness = min(size) / SHORTEST_SIDE
-    drawing.draw_curves(picture, _organ_curves(findings, index, stretch, ORGAN_WIDTH * thickness))
-    for _, color, curve in lesions:
-        drawing.draw_curves(picture, [Curve(curve * stretch, color, LESION_WIDTH * thickness)])
-    _draw_boxes(picture, findings, index, stretch, thickness, look.names)
+    graphics = graphics_of(image, findings, index)
+    drawing.draw_curves(picture, [_curve(one, stretch, thickness) for one in graphics])
     if look.names:
-        _draw_names(picture, [(_name(one), color, curve * stretch) for one, color, curve in lesions])
+        _draw_names(picture, [one for one in graphics if one.name], stretch, look)
         for heat_map in findings.heatmaps:
             highest = heat_map.minimum + heat_map.scale * 255
             drawing.draw_color_bar(picture, heat_map.name, heat_map.minimum, highest)
-    if look.sides and isinstance(image, Volume):
-        draw_sides(picture, image.affine)
+    if look.sides and (sides := sides_shown(image, look.orientation)):
+        draw_sides(picture, *sides)
     _draw_legend(picture, look)
     return picture
+
+
+def _curve(graphic: Graphic, stretch: NDArray[np.float64], thickness: float) -> Curve:
+    return Curve(graphic.points * stretch, drawing.visible(graphic.color_rgb), WIDTHS[graphic.kind] * thickness)
 
 
 def centre_in_picture(
@@ -115,64 +124,27 @@ def _scales(shape: tuple[int, ...], spacing: tuple[float, float], shortest_side:
     return factor * spacing[1] / finest, factor * spacing[0] / finest
 
 
-def _organ_curves(findings: Findings, index: int, stretch: NDArray[np.float64], width: float) -> list[Curve]:
-    lesions = {lesion.segment for lesion in findings.lesions}
-    return [
-        Curve(curve * stretch, drawing.visible(segment.color_rgb), width)
-        for one in findings.label_maps
-        for segment in one.segments
-        if (one.name, segment.number) not in lesions
-        for curve in outlines(one.labels[index] == segment.number)
-    ]
-
-
-type_lesion_curve = tuple[Lesion, tuple[int, int, int], NDArray[np.float64]]
-
-
-def _lesion_curves(image: Volume | Image2D, findings: Findings, index: int) -> list[type_lesion_curve]:
-    """One entry for each closed curve; the longest of a lesion first."""
-    found: list[type_lesion_curve] = []
-    for lesion in findings.lesions:
-        for one in findings.label_maps:
-            for segment in one.segments:
-                if lesion.segment == (one.name, segment.number):
-                    curves = outlines(one.labels[index] == segment.number)
-                    found += [(lesion, drawing.visible(segment.color_rgb), curve) for curve in curves]
-        if lesion.segment is None and isinstance(image, Volume) and key_slice(findings, lesion) == index:
-            found.append((lesion, LESION_COLOR, lesion_outline(findings, lesion, image.affine)[1]))
-    return found
-
-
-def _name(lesion: Lesion) -> str:
-    return f"{lesion.label}  {percent(lesion.probability)}"
-
-
-def _draw_boxes(
-    picture: Image.Image, findings: Findings, index: int, stretch: NDArray[np.float64], thickness: float, names: bool
-) -> None:
-    for box in findings.boxes:
-        if box.start[0] <= index < box.stop[0]:
-            (top, left), (bottom, right) = box.start[1:], box.stop[1:]
-            corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom], [left, top]], np.float64) * stretch
-            drawing.draw_curves(picture, [Curve(corners, AMBER, LESION_WIDTH * thickness)])
-            if names:
-                _draw_names(picture, [(f"{box.label}  {percent(box.probability)}", AMBER, corners)])
-
-
-def _draw_names(picture: Image.Image, named: list[tuple[str, tuple[int, int, int], NDArray[np.float64]]]) -> None:
+def _draw_names(picture: Image.Image, named: list[Graphic], stretch: NDArray[np.float64], look: Look) -> None:
     """Each name once, beside its curve, on none of the others, clear of the viewer's bar and of the legend."""
     width, height = picture.size
     size = max(13, height // 36)
-    safe = Rectangle(6, height * VIEWER_BAR + 4, width - 6, height * LEGEND_TOP)
-    taken = [Rectangle(*curve.min(axis=0), *curve.max(axis=0)) for _, _, curve in named]
+    top, bottom = _legend_free(look)
+    safe = Rectangle(6, height * top + 4, width - 6, height * bottom)
+    bounds = [_bounds(one.points * stretch) for one in named]
+    taken = list(bounds)
     done: set[str] = set()
-    for name, color, curve in named:
-        if name in done:
+    for graphic, around in zip(named, bounds, strict=True):
+        if graphic.name in done:
             continue
-        done.add(name)
-        place = _free_place(drawing.text_size(name, size), Rectangle(*curve.min(axis=0), *curve.max(axis=0)), taken, safe)
+        done.add(graphic.name)
+        place = _free_place(drawing.text_size(graphic.name, size), around, taken, safe)
         taken.append(place)
-        drawing.draw_plate(picture, (place.left, place.top), name, size, color, "lt")
+        color = drawing.visible(graphic.color_rgb)
+        drawing.draw_plate(picture, (place.left, place.top), graphic.name, size, color, "lt")
+
+
+def _bounds(curve: NDArray[np.float64]) -> Rectangle:
+    return Rectangle(*curve.min(axis=0), *curve.max(axis=0))
 
 
 def _free_place(text: tuple[float, float], around: Rectangle, taken: list[Rectangle], safe: Rectangle) -> Rectangle:
@@ -208,20 +180,42 @@ def sides_of(affine: NDArray[np.float64]) -> tuple[str, str]:
     return (negative, positive) if along_row[axis] > 0 else (positive, negative)
 
 
-def draw_sides(picture: Image.Image, affine: NDArray[np.float64]) -> None:
+def sides_shown(image: Volume | Image2D, orientation: tuple[str, ...] = ()) -> tuple[str, str] | None:
+    """Letters for the left and the right edge; None where the source does not say."""
+    if isinstance(image, Volume):
+        return sides_of(image.affine)
+    towards_right = orientation[0][:1] if orientation and orientation[0] else ""
+    opposite = {one: other for pair in _AXES for one, other in (pair, pair[::-1])}
+    return (opposite[towards_right], towards_right) if towards_right in opposite else None
+
+
+def draw_sides(picture: Image.Image, left: str, right: str) -> None:
     """R and L (or what is there) at the left and the right edge."""
     width, height = picture.size
     size = max(18, height // 22)
-    left, right = sides_of(affine)
     drawing.draw_text(picture, (width * 0.02, height / 2), left, size, WHITE, "lm")
     drawing.draw_text(picture, (width * 0.98, height / 2), right, size, WHITE, "rm")
+
+
+def _lines(look: Look) -> list[tuple[str, drawing.type_rgb]]:
+    lines = ((look.identity, WHITE), (look.caption, GREY), (look.notice, AMBER))
+    return [(text, color) for text, color in lines if text]
+
+
+def _legend_free(look: Look) -> tuple[float, float]:
+    """Shares of the height between which nothing of the legend and of the viewer's bars lies."""
+    legend = len(_lines(look)) * LEGEND_LINE
+    if look.position is TextPosition.TOP:
+        return VIEWER_BAR + legend, LEGEND_BOTTOM
+    return VIEWER_BAR, LEGEND_BOTTOM - legend - 0.008
 
 
 def _draw_legend(picture: Image.Image, look: Look) -> None:
     width, height = picture.size
     size = max(13, height // 38)
-    for text, share, color in ((look.caption, 0.895, GREY), (look.notice, 0.93, AMBER)):
-        if text:
-            drawing.draw_text(
-                picture, (width / 2, height * share), drawing.shorten(text, size, width * 0.94), size, color, "mt"
-            )
+    lines = _lines(look)
+    top = VIEWER_BAR + 0.004 if look.position is TextPosition.TOP else LEGEND_BOTTOM - len(lines) * LEGEND_LINE
+    for place, (text, color) in enumerate(lines):
+        share = top + place * LEGEND_LINE
+        fitting = drawing.shorten(text, size, width * 0.94)
+        drawing.draw_plate(picture, (width / 2, height * share), fitting, size, color, "mt")
