@@ -12,7 +12,7 @@ from dicomnode.domain.errors import InvalidInstance
 from dicomnode.domain.received import INDEXED_KEYWORDS
 from dicomnode.domain.statuses import STORE_CONDITIONS
 from dicomnode.receiving.elements import ElementReader, Encoding, Unscannable, Wanted
-from dicomnode.receiving.values import text_of
+from dicomnode.receiving.values import texts_under
 
 DEFLATED = frozenset(
     {
@@ -39,6 +39,7 @@ _DICTIONARY_VRS: Mapping[int, str] = {tag: dictionary_VR(tag) for tag in _KEYWOR
 _WANTED = Wanted(frozenset(_KEYWORDS), CONTRIBUTING_EQUIPMENT, PIXEL_DATA_TAGS)
 _INFLATED_AT_ONCE = 65_536
 _LONGEST_UID = 64
+_NO_VR = frozenset({"", "UN"})
 
 
 class Refused(InvalidInstance):
@@ -166,12 +167,10 @@ def _unscannable(error: Unscannable) -> Refused:
 
 def _texts(values: Mapping[int, tuple[str, bytes]], *, little_endian: bool) -> dict[str, str]:
     """Keyword → text of all values that are not empty."""
-    character_set = values.get(_CHARACTER_SET, ("CS", b""))[1]
+    text_of = texts_under(values.get(_CHARACTER_SET, ("CS", b""))[1], little_endian=little_endian)
     texts = {}
-    for tag, (written_vr, value) in values.items():
-        vr = _DICTIONARY_VRS[tag] if written_vr in {"", "UN"} else written_vr
-        text = text_of(vr, value, character_set, little_endian=little_endian)
-        if text:
+    for tag, written in values.items():
+        if text := text_of(written if written[0] not in _NO_VR else (_DICTIONARY_VRS[tag], written[1])):
             texts[_KEYWORDS[tag]] = text
     return texts
 

@@ -43,6 +43,7 @@ class InstanceKeeper:
         self._ledger = ledger
         self._max_inflated_bytes = max_inflated_bytes
         self._clock = clock
+        self._say = _log.bind().debug  # looked up once: that takes longer than to say nothing
         # The same instance on two associations at once is kept one after the other.
         self._locks = tuple(threading.Lock() for _ in range(_LOCKS))
 
@@ -115,7 +116,7 @@ class InstanceKeeper:
             return met
         self._make_durable(received, writer)
         writer.settle()
-        _log.debug("instance stored", association=received.association_key, study=keys.study_key, series=keys.series_key)
+        self._say("instance stored", association=received.association_key, study=keys.study_key, series=keys.series_key)
         return answer("ours" if ours else "stored")
 
     def _make_durable(self, received: Received, writer: InstanceWriter) -> None:

@@ -2,7 +2,7 @@
 
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from pydicom.charset import convert_encodings, decode_bytes
@@ -13,7 +13,7 @@ from dicomnode.receiving.elements import MOST_VALUE_BYTES
 _TRANSLATED = frozenset({"SH", "LO", "ST", "LT", "UT", "UC", "PN"})
 _ASCII = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "UR"})
 _NUMBERS = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d", "UV": "Q", "SV": "q"}
-_REMEMBERED_BYTES = 128
+_REMEMBERED_BYTES, _REMEMBERED = 128, 8192
 _MOST_CHARACTERS = 1024
 _MOST_ESCAPES = 64  # a name of three groups needs a dozen; each costs pydicom 20 µs, and a header has many values
 _PN_DELIMITERS = {0x5C, 0x5E, 0x3D}  # each resets to the first character set (PS3.5 6.1.2.5.3)
@@ -30,20 +30,30 @@ def encodings_of(specific_character_set: str) -> Sequence[str]:
         return ("iso8859",)
 
 
-def text_of(vr: str, raw: bytes, character_set: bytes, *, little_endian: bool) -> str:
-    """`as_text` under the raw value of (0008,0005). The headers of one series are nearly alike: short values are remembered."""
-    decode = _remembered if len(raw) <= _REMEMBERED_BYTES and len(character_set) <= _REMEMBERED_BYTES else _text_of
-    return decode(vr, raw, character_set, little_endian)
+class _Texts(dict[tuple[str, bytes], str]):
+    """(VR, raw value) → text, remembered: the headers of one series are nearly alike."""
+
+    def __init__(self, character_set: bytes, *, little_endian: bool) -> None:
+        self._encodings = encodings_of(character_set.decode("ascii", "replace").strip(" \0"))
+        self._little_endian = little_endian
+
+    def __missing__(self, value: tuple[str, bytes]) -> str:
+        vr, raw = value
+        text = as_text(vr, raw, self._encodings, little_endian=self._little_endian)
+        if len(raw) <= _REMEMBERED_BYTES:
+            if len(self) >= _REMEMBERED:
+                self.clear()
+            self[value] = text
+        return text
 
 
-def _text_of(vr: str, raw: bytes, character_set: bytes, little_endian: bool) -> str:
-    encodings: Sequence[str] = ()
-    if vr in _TRANSLATED:
-        encodings = encodings_of(character_set.decode("ascii", "replace").strip(" \0"))
-    return as_text(vr, raw, encodings, little_endian=little_endian)
+_remembered = lru_cache(maxsize=16)(_Texts)
 
 
-_remembered = lru_cache(maxsize=8192)(_text_of)
+def texts_under(character_set: bytes, *, little_endian: bool) -> Callable[[tuple[str, bytes]], str]:
+    """Gives `as_text` of (VR, raw value) under the raw value of (0008,0005)."""
+    made = _remembered if len(character_set) <= _REMEMBERED_BYTES else _Texts
+    return made(character_set, little_endian=little_endian).__getitem__
 
 
 def _decoded(raw: bytes, encodings: Sequence[str], delimiters: set[int]) -> str:

@@ -1,14 +1,16 @@
 """The way of nearly every image into the registry: a known series of a known study, still arriving, of the same patient.
 
 Four statements then say all that `receiving.add_instance` would: their WHERE finds out if anything has changed. Whatever is
-not exactly so goes the careful way, in the same transaction. Images that come at once share one commit (`GroupCommit`).
+not exactly so goes the careful way, in the same transaction. Images that come at once share one commit (`GroupCommit`) and the
+counts of what they have in common.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, case, select, update
+from sqlalchemy import Connection, Integer, bindparam, case, select, update
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import Session
 from sqlalchemy.sql import ColumnElement
@@ -17,10 +19,10 @@ from dicomnode.domain.errors import DicomNodeError
 from dicomnode.domain.received import Received
 from dicomnode.domain.states import SeriesState
 from dicomnode.registry import conflicts, keys, receiving
-from dicomnode.registry.engine import Database, insert_ignoring
+from dicomnode.registry.engine import Database, Unit, insert_ignoring
 from dicomnode.registry.group import GroupCommit
 from dicomnode.registry.records import InstanceKeys
-from dicomnode.registry.statements import Statement
+from dicomnode.registry.statements import Statement, converted
 from dicomnode.registry.tables import Association, Instance, Series, Study, UtcDateTime
 
 _MOST_SERIES, _MOST_IDENTITIES = 1024, 64
@@ -48,17 +50,20 @@ class _Unusual(Exception):
     """Half of the fast way was gone when it turned out to be wrong: all of the transaction is done again."""
 
 
+_Image = tuple[Received, _Known]
+
+
 class _FastWay:
     """The statements, for one kind of database."""
 
     def __init__(self, dialect: Dialect) -> None:
         study, series, association = Study.__table__.c, Series.__table__.c, Association.__table__.c
-        now = bindparam("now", type_=UtcDateTime())
+        now, count = bindparam("now", type_=UtcDateTime()), bindparam("count", type_=Integer())
         self.exists = Statement(select(Instance.id).where(Instance.sop_instance_uid == bindparam("sop_uid")), dialect)
         self.study = Statement(
             update(Study.__table__)  # type: ignore[arg-type]
             .where(study.id == bindparam("of_study"), study.study_instance_uid == bindparam("study_uid"), study.unsettled)
-            .values(arrivals=study.arrivals + 1, last_arrival_at=_later(study.last_arrival_at, now)),
+            .values(arrivals=study.arrivals + count, last_arrival_at=_later(study.last_arrival_at, now)),
             dialect,
         )
         self.series = Statement(
@@ -70,7 +75,7 @@ class _FastWay:
                 series.state == SeriesState.ARRIVING.value,
                 ~series.ours,
             )
-            .values(instances=series.instances + 1, last_arrival_at=_later(series.last_arrival_at, now)),
+            .values(instances=series.instances + count, last_arrival_at=_later(series.last_arrival_at, now)),
             dialect,
         )
         columns = [column for column in Instance.__table__.c if column.name != "id"]
@@ -79,30 +84,72 @@ class _FastWay:
         self.association = Statement(
             update(Association.__table__)  # type: ignore[arg-type]
             .where(association.id == bindparam("of_association"))
-            .values(instances=association.instances + 1, last_instance_at=now, last_study_id=bindparam("of_study")),
+            .values(instances=association.instances + count, last_instance_at=now, last_study_id=bindparam("of_study")),
             dialect,
         )
 
-    def go(self, cursor: Any, received: Received, known: _Known) -> bool:
-        """Whether the row was added; if not, nothing has changed. Raises _Unusual if something has."""
-        if self.exists.run(cursor, {"sop_uid": received.sop_instance_uid}).fetchone() is not None:
-            return False
-        values: dict[str, object] = {"now": received.received_at, "of_study": known.study_id, "of_series": known.series_id}
-        # The study first, as the careful way locks it: two processes on one server do not wait for each other crosswise.
-        self.study.run(cursor, values | {"study_uid": received.study_instance_uid})
-        if cursor.rowcount != 1:
-            return False
-        self.series.run(cursor, values | {"series_uid": received.series_instance_uid})
-        if cursor.rowcount != 1:
-            raise _Unusual
-        association_id = receiving.association_id_of(received)
-        columns = receiving.instance_columns(received, known.series_id, association_id, ours=False)
-        self.instance.run(cursor, columns)
-        if cursor.rowcount != 1:  # another process was quicker
-            raise _Unusual
-        if association_id is not None:
-            self.association.run(cursor, values | {"of_association": association_id})
-        return True
+        together = (self.exists, self.study, self.series, self.instance, self.association)
+        self._fixed = {name: value for one in together for name, value in one.fixed.items()}
+        self._of_instance = self.instance.converters
+        self._of_sum = {name: to for one in together for name, to in one.converters.items() if name not in self._of_instance}
+
+    def go(self, cursor: Any, images: Sequence[_Image]) -> set[str]:
+        """The UIDs of those that were added; for the others nothing has changed. Raises _Unusual if something has.
+
+        What images have in common is counted once for all of them: of sixteen senders most bring the same series.
+        """
+        new = [one for one in images if self.exists.execute(cursor, {"sop_uid": one[0].sop_instance_uid}).fetchone() is None]
+        added: set[str] = set()
+        # The study first, as the careful way locks it, and in one order: two processes on one server do not wait for each
+        # other crosswise.
+        for of_study in _parted(new, lambda image: image[1].study_id):
+            values = self._sum(of_study)
+            self.study.execute(cursor, values)
+            if cursor.rowcount == 1:
+                self._in_study(cursor, of_study, values)
+                added.update([received.sop_instance_uid for received, _ in of_study])
+        return added
+
+    def _in_study(self, cursor: Any, images: Sequence[_Image], values: Mapping[str, object]) -> None:
+        alone = len(images) == 1
+        for of_series in _parted(images, lambda image: image[1].series_id):
+            self.series.execute(cursor, values if alone else self._sum(of_series))
+            if cursor.rowcount != 1:
+                raise _Unusual
+        for received, known in images:
+            row = receiving.instance_columns(received, known.series_id, receiving.association_id_of(received), ours=False)
+            self.instance.execute(cursor, converted(row, self._of_instance))
+            if cursor.rowcount != 1:  # another process was quicker, or it is twice among them
+                raise _Unusual
+        for of_association in _parted(images, lambda image: receiving.association_id_of(image[0]) or 0):
+            if (mine := values if alone else self._sum(of_association))["of_association"] is not None:
+                self.association.execute(cursor, mine)
+
+    def _sum(self, images: Sequence[_Image]) -> dict[str, object]:
+        """What the statements about their study, series and association have to know of these images."""
+        received, known = images[-1]
+        now = received.received_at if len(images) == 1 else max(one.received_at for one, _ in images)
+        values: dict[str, object] = {
+            "count": len(images),
+            "now": now,
+            "of_study": known.study_id,
+            "study_uid": received.study_instance_uid,
+            "of_series": known.series_id,
+            "series_uid": received.series_instance_uid,
+            "of_association": receiving.association_id_of(received),
+            **self._fixed,
+        }
+        return converted(values, self._of_sum)
+
+
+def _parted(images: Sequence[_Image], key: Callable[[_Image], int]) -> list[Sequence[_Image]]:
+    """By key, in the order of keys; each part in the order of arrival."""
+    if len(images) == 1:
+        return [images]
+    parts: dict[int, list[_Image]] = {}
+    for image in images:
+        parts.setdefault(key(image), []).append(image)
+    return [parts[each] for each in sorted(parts)]
 
 
 def _later(column: ColumnElement[Any], now: ColumnElement[Any]) -> ColumnElement[Any]:
@@ -133,32 +180,34 @@ class Arrivals:
             return [self._alone(one) for one in batch]
 
     def _together(self, batch: Sequence[_Arrival]) -> list[InstanceKeys]:
-        answers: list[InstanceKeys] = []
-        carefully: list[tuple[_Arrival, InstanceKeys]] = []
-        with self._database.write_kept() as connection:
-            if self._fast is None:
-                self._fast = _FastWay(connection.dialect)
-            cursor = connection.connection.cursor()
-            try:
-                for one in batch:
-                    known = self._way_of(one)
-                    if known is not None and self._fast.go(cursor, one.received, known):
-                        answers.append(InstanceKeys(known.study_key, known.series_key, new=True))
-                    else:
-                        answers.append(_carefully(connection, one))
-                        carefully.append((one, answers[-1]))
-            finally:
-                cursor.close()
+        answers, carefully = self._database.keep(partial(self._in_unit, batch))
         for one, answer in carefully:
             self._learn(one, answer)
         return answers
+
+    def _in_unit(self, batch: Sequence[_Arrival], unit: Unit) -> tuple[list[InstanceKeys], list[tuple[_Arrival, InstanceKeys]]]:
+        """All answers, and those among them that the careful way gave."""
+        if self._fast is None:
+            self._fast = _FastWay(unit.dialect)
+        ways = [self._way_of(one) for one in batch]
+        added = self._fast.go(
+            unit.cursor, [(one.received, way) for one, way in zip(batch, ways, strict=True) if way is not None]
+        )
+        answers: list[InstanceKeys] = []
+        carefully: list[tuple[_Arrival, InstanceKeys]] = []
+        for one, way in zip(batch, ways, strict=True):
+            if way is not None and one.received.sop_instance_uid in added:
+                answers.append(InstanceKeys(way.study_key, way.series_key, new=True))
+            else:
+                answers.append(_carefully(unit.connection, one))
+                carefully.append((one, answers[-1]))
+        return answers, carefully
 
     def _alone(self, one: _Arrival) -> InstanceKeys | BaseException:
         """The careful way, in a transaction of its own: what is wrong with one is not the others' loss."""
         self._known.pop(_series_of(one.received), None)
         try:
-            with self._database.write_kept() as connection:
-                return _carefully(connection, one)
+            return self._database.keep(lambda unit: _carefully(unit.connection, one))
         except Exception as error:  # noqa: BLE001 - raised where it was brought
             return error
 

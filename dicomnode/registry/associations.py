@@ -1,13 +1,12 @@
 """Incoming associations: noted without a sync of their own, for many of them bring one image each."""
 
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import bindparam, insert, update
 from sqlalchemy.engine import Dialect
 
 from dicomnode.registry import keys
-from dicomnode.registry.engine import Database
+from dicomnode.registry.engine import Database, Unit
 from dicomnode.registry.statements import Statement
 from dicomnode.registry.tables import Association
 from dicomnode.registry.text import clean
@@ -23,21 +22,22 @@ class Associations:
     def opened(self, calling: str, called: str, address: str, now: datetime) -> str:
         """Note an association; returns its key."""
         values = {"calling_ae": clean(calling), "called_ae": clean(called), "address": address, "opened_at": now}
-        with self._database.write_kept(relaxed=True) as connection:
-            cursor = connection.connection.cursor()
-            opened, _ = self._for(connection.dialect)
-            row: Any = opened.run(cursor, values).fetchone()
-            cursor.close()
-        return f"A{row[0]}"
+
+        def note(unit: Unit) -> int:
+            opened, _ = self._for(unit.dialect)
+            return int(opened.run(unit.cursor, values).fetchone()[0])
+
+        return f"A{self._database.keep(note, relaxed=True)}"
 
     def ended(self, key: str, how: str, now: datetime) -> None:
         """Note how an association ended; the first word counts."""
         row_id = keys.row_id(key, "A")
-        with self._database.write_kept(relaxed=True) as connection:
-            cursor = connection.connection.cursor()
-            _, ended = self._for(connection.dialect)
-            ended.run(cursor, {"of": row_id, "now": now, "as": how})
-            cursor.close()
+
+        def note(unit: Unit) -> None:
+            _, ended = self._for(unit.dialect)
+            ended.run(unit.cursor, {"of": row_id, "now": now, "as": how})
+
+        self._database.keep(note, relaxed=True)
 
     def _for(self, dialect: Dialect) -> tuple[Statement, Statement]:
         if self._statements is None:

@@ -7,10 +7,12 @@ readers plain.
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Insert, create_engine, event
+from sqlalchemy import Connection, Engine, Insert, RootTransaction, create_engine, event
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import Dialect, make_url
@@ -19,6 +21,8 @@ from sqlalchemy.orm import Session
 
 from dicomnode.domain.errors import DatabaseUnreachable, DicomNodeError, OutOfSpace, SettingsError
 from dicomnode.registry.tables import Base
+
+Answer = TypeVar("Answer")
 
 BUSY_TIMEOUT_S = 30
 _DAMAGED = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
@@ -48,7 +52,7 @@ class Database:
         # SQLite's busy handler sleeps and is unfair; threads of one process queue here instead.
         self._one_writer = threading.Lock() if self.is_sqlite else None
         self._one_keeper = (threading.Lock(), threading.Lock())
-        self._kept: dict[bool, Connection] = {}  # relaxed or not → connection; touched under the locks above
+        self._kept: dict[bool, Unit] = {}  # relaxed or not → connection; touched under the locks above
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -67,34 +71,37 @@ class Database:
             stack.enter_context(session.begin())
             yield session
 
-    @contextmanager
-    def write_kept(self, *, relaxed: bool = False) -> Iterator[Connection]:
-        """As `write`, without a session, on a connection that SQLite keeps for it. Errors of the driver's cursor count too.
+    def keep(self, work: Callable[["Unit"], Answer], *, relaxed: bool = False) -> Answer:
+        """As `write`, for what is done for every image: `work` on the driver's cursor, in a unit that SQLite keeps.
 
         relaxed: what is lost in a power cut was not promised; it is durable with the next transaction that is not relaxed.
         """
-        with self._one_writer or self._one_keeper[relaxed], translated_errors():
-            connection = self._kept.pop(relaxed, None) or self._connect(relaxed=relaxed)
+        with self._one_writer or self._one_keeper[relaxed]:
+            unit: Unit | None = None
             try:
-                with self._driver_errors(), connection.begin():
-                    if relaxed and not self.is_sqlite:
-                        connection.exec_driver_sql("SET LOCAL synchronous_commit TO off")
-                    yield connection
+                unit = self._kept.pop(relaxed, None) or self._unit(relaxed=relaxed)
+                unit.begin()
+                answer = work(unit)
+                unit.commit()
             except BaseException:
-                connection.invalidate()  # whatever is wrong with it: the next one gets another
-                connection.close()
-                raise
+                if unit is not None:
+                    unit.discard()  # whatever is wrong with its connection: the next one gets another
+                with translated_errors(), self._driver_errors():
+                    raise
             if self.is_sqlite:
-                self._kept[relaxed] = connection
+                self._kept[relaxed] = unit
             else:
-                connection.close()
+                unit.close()
+            return answer
 
-    def _connect(self, *, relaxed: bool) -> Connection:
-        connection = self._engine.connect()
-        if relaxed and self.is_sqlite:
+    def _unit(self, *, relaxed: bool) -> "Unit":
+        if not self.is_sqlite:
+            return _ServerUnit(self._engine.connect(), relaxed=relaxed)
+        connection = self._engine.connect().execution_options(sqlite_begin="")
+        if relaxed:
             # No sync at commit: in WAL mode the next FULL commit's sync covers all that stands before it in the log.
             _pragma(connection, "synchronous=NORMAL")
-        return connection
+        return _SqliteUnit(connection)
 
     @contextmanager
     def _driver_errors(self) -> Iterator[None]:
@@ -132,11 +139,85 @@ class Database:
 
     def close(self) -> None:
         """Give all connections back."""
-        for connection in self._kept.values():
-            connection.invalidate()
-            connection.close()
+        for unit in self._kept.values():
+            unit.discard()
         self._kept.clear()
         self._engine.dispose()
+
+
+class Unit(ABC):
+    """One transaction at a time on one connection. Raises the driver's errors."""
+
+    cursor: Any
+    """Of the driver, for the statements of every image: no layer in between."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._transaction: RootTransaction | None = None
+
+    @property
+    def dialect(self) -> Dialect:
+        """Of the database at hand."""
+        return self._connection.dialect
+
+    @property
+    def connection(self) -> Connection:
+        """The same connection and transaction, for whatever is not written for the driver."""
+        if self._transaction is None:
+            self._transaction = self._connection.begin()
+        return self._connection
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Begin a transaction."""
+
+    @abstractmethod
+    def commit(self) -> None:
+        """End it."""
+
+    def discard(self) -> None:
+        """Roll back, and use this connection no more."""
+        self._connection.invalidate()
+        self._connection.close()
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self.cursor.close()
+        self._connection.close()
+
+
+class _SqliteUnit(Unit):
+    """Begun and ended on the driver: SQLAlchemy's own ways take as long as all statements of an image together."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self.cursor = connection.connection.cursor()
+
+    def begin(self) -> None:
+        self.cursor.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        if self._transaction is None:
+            self.cursor.execute("COMMIT")
+        else:
+            transaction, self._transaction = self._transaction, None
+            transaction.commit()
+
+
+class _ServerUnit(Unit):
+    def __init__(self, connection: Connection, *, relaxed: bool) -> None:
+        super().__init__(connection)
+        self._relaxed = relaxed
+
+    def begin(self) -> None:
+        connection = self.connection
+        if self._relaxed:
+            connection.exec_driver_sql("SET LOCAL synchronous_commit TO off")
+        self.cursor = connection.connection.cursor()
+
+    def commit(self) -> None:
+        if self._transaction is not None:
+            self._transaction.commit()
 
 
 def _sqlite_engine(url: str) -> Engine:
@@ -157,7 +238,8 @@ def _sqlite_engine(url: str) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN IMMEDIATE"))
+        if how := connection.get_execution_options().get("sqlite_begin", "BEGIN IMMEDIATE"):
+            connection.exec_driver_sql(how)
 
     return engine
 

@@ -2,6 +2,7 @@
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,17 +33,25 @@ class FileMeta:
 
     def encoded(self) -> bytes:
         """Preamble, "DICM" and group 0002 in Explicit VR Little Endian; the data set follows directly."""
-        elements = (
-            _META_VERSION
-            + _text(0x0002, b"UI", self.sop_class_uid, b"\0")
-            + _text(0x0003, b"UI", self.sop_instance_uid, b"\0")
-            + _text(0x0010, b"UI", self.transfer_syntax_uid, b"\0")
-            + _text(0x0012, b"UI", self.implementation_class_uid, b"\0")
-            + _text(0x0013, b"SH", self.implementation_version_name, b" ")
+        before = _text(0x0002, b"UI", self.sop_class_uid, b"\0")
+        instance = _text(0x0003, b"UI", self.sop_instance_uid, b"\0")
+        behind = _behind(
+            self.transfer_syntax_uid, self.implementation_class_uid, self.implementation_version_name, self.source_ae_title
         )
-        if self.source_ae_title:
-            elements += _text(0x0016, b"AE", self.source_ae_title, b" ")
-        return _PREAMBLE + _GROUP_LENGTH.pack(0x0002, 0x0000, b"UL", 4, len(elements)) + elements
+        length = len(_META_VERSION) + len(before) + len(instance) + len(behind)
+        group_length = _GROUP_LENGTH.pack(0x0002, 0x0000, b"UL", 4, length)
+        return b"".join((_PREAMBLE, group_length, _META_VERSION, before, instance, behind))
+
+
+@lru_cache(maxsize=256)
+def _behind(transfer_syntax_uid: str, implementation_class_uid: str, implementation_version_name: str, ae_title: str) -> bytes:
+    """What stands behind the instance's UID, alike for all instances of one sender."""
+    return (
+        _text(0x0010, b"UI", transfer_syntax_uid, b"\0")
+        + _text(0x0012, b"UI", implementation_class_uid, b"\0")
+        + _text(0x0013, b"SH", implementation_version_name, b" ")
+        + (_text(0x0016, b"AE", ae_title, b" ") if ae_title else b"")
+    )
 
 
 def read_head(file: BinaryIO) -> bytes:

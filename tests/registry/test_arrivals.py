@@ -178,7 +178,7 @@ def test_a_database_that_is_away_is_said_to_all_and_met_again(registry: Registry
     add_series(registry, 2)
     path = Path(url.removeprefix("sqlite:///"))
     locked = sqlite3.connect(path, isolation_level=None)
-    kept = registry._database._kept[False].connection.dbapi_connection
+    kept = registry._database._kept[False].cursor.connection
     assert isinstance(kept, sqlite3.Connection)
     kept.execute("PRAGMA busy_timeout=50")
     locked.execute("BEGIN IMMEDIATE")
