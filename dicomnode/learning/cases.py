@@ -4,7 +4,7 @@ A case is an int16 image and a uint8 truth, both (x, y, z) with x to the left, y
 bundle's preprocessing gives them. The image is not yet masked by the body: truth says where the body ends.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ from dicomnode.phantom.spec import Disease
 
 GRID_MM = (1.25, 1.25, 1.5)
 AIR_HU = -1024
+_THICK_SHARE = 0.3
 
 TRUTH_OTHER, TRUTH_LUNG, TRUTH_LESION, TRUTH_OUTSIDE, TRUTH_IGNORE = 0, 1, 2, 3, 255
 
@@ -42,7 +43,7 @@ def varied_spec(seed: int, region: Literal["chest", "abdomen", "head"] | None = 
     spacing = float(rng.choice([1.5, 1.5, 2.5, 5.0, 8.0], p=[0.4, 0.2, 0.15, 0.17, 0.08]))
     extent = float(rng.choice([262.0, 190.0, 110.0], p=[0.55, 0.25, 0.2]))
     offset_z = 0.0 if extent > 250 else float(rng.uniform(-0.5, 0.5) * (300 - extent))
-    return ThoraxSpec(
+    spec = ThoraxSpec(
         seed=seed,
         slices=max(8, round(extent / spacing)),
         size=int(rng.choice([256, 288, 320])),
@@ -54,6 +55,19 @@ def varied_spec(seed: int, region: Literal["chest", "abdomen", "head"] | None = 
         kernel="sharp" if rng.random() < 0.4 else "soft",
         disease=diseases[int(rng.choice(6, p=[0.42, 0.15, 0.11, 0.12, 0.1, 0.1]))],
         center_offset_mm=(float(rng.normal(0, 8)), float(rng.normal(0, 8)), offset_z + float(rng.normal(0, 8))),
+    )
+    return _in_thick_slices(rng, spec, extent) if spec.region == "chest" and rng.random() < _THICK_SHARE else spec
+
+
+def _in_thick_slices(rng: np.random.Generator, spec: ThoraxSpec, extent_mm: float) -> ThoraxSpec:
+    """The patient once more, where networks err most: few slices, many nodules, vessels that show in one slice only."""
+    spacing = float(rng.choice([2.5, 5.0, 8.0], p=[0.2, 0.6, 0.2]))
+    return replace(
+        spec,
+        slice_spacing_mm=spacing,
+        slices=max(8, round(extent_mm / spacing)),
+        nodule_count=int(rng.integers(4, 17)),
+        noise_hu=float(np.exp(rng.uniform(np.log(6), np.log(50)))),
     )
 
 

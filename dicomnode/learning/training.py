@@ -42,15 +42,15 @@ _SETTLING = {"patch": [112, 112, 64], "batch_size": 2, "learning_rate": 0.0004, 
 class Plan:
     """How much is done. Numbers of epochs are of `steps_per_epoch` steps (configs/train.json)."""
 
-    phantoms: int = 220
+    phantoms: int = 740
     variants: int = 10  # of each real scan, each with other planted nodules
     first_epochs: int = 30  # phantoms
-    base_epochs: int = 90  # phantoms, with the hard negatives that the first stage left
-    mixed_epochs: int = 60  # phantoms and real scans
-    settling_epochs: int = 12  # statistics frozen
+    base_epochs: int = 150  # phantoms, with the hard negatives that the first stage left
+    mixed_epochs: int = 65  # phantoms and real scans
+    settling_epochs: int = 6  # statistics frozen
     fold_epochs: int = 10  # mixed, without one of the real scans
-    fold_settling_epochs: int = 3
-    mined_phantoms: int = 20
+    fold_settling_epochs: int = 2
+    mined_phantoms: int = 120
     judged_phantoms: int = 80  # on which the second stage is fitted
 
 
