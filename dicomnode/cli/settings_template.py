@@ -49,6 +49,14 @@ folders = []                       # searched before those that `dicomnode pipel
 [sweep]
 # interval_s = 2.0                 # how often completeness is judged
 
+[retention]                        # of what is done and sent; nothing unsent is ever purged; 0 days: for ever
+# sources_days = 30                # images, after the last one of their study came
+# results_days = 90                # our copies of results, after their job ended
+# rows_days = 365                  # rows of purged images: so long the same image again makes no new work
+# audit_days = 180                 # then audit rows move to data_dir/audit, a file a month
+# free_percent = 10                # with less of the disk free the oldest goes before its time,
+# at_least_hours = 24              # but nothing younger than this
+
 [logs]
 # level = "info"                   # debug, info, warning, error
 # format = "auto"                  # text on a terminal, else json

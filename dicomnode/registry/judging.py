@@ -68,14 +68,16 @@ def open_associations(
 
 def _all_series(session: Session, rows: Sequence[Series]) -> tuple[SeriesEvidence, ...]:
     # Four light columns: the attributes of a thousand instances would cost a hundred times as much, every second.
-    columns = (Instance.series_id, Instance.instance_number, Instance.image_type, Instance.number_of_frames)
+    columns = (Instance.series_id, Instance.instance_number, Instance.image_type, Instance.number_of_frames, Instance.purged_at)
     of_these = Instance.series_id.in_([row.id for row in rows])
     numbers: dict[int, list[int]] = defaultdict(list)
     image_types: dict[int, Counter[str]] = defaultdict(Counter)
     frames: Counter[int] = Counter()
     instances: Counter[int] = Counter()
     standing = (of_these, ~Instance.ours, Instance.rejected.is_(None))
-    for series_id, number, image_type, number_of_frames in session.execute(select(*columns).where(*standing)):
+    purged: Counter[int] = Counter()
+    for series_id, number, image_type, number_of_frames, purged_at in session.execute(select(*columns).where(*standing)):
+        purged[series_id] += purged_at is not None
         if number is not None:
             numbers[series_id].append(number)
         image_types[series_id][image_type] += 1
@@ -103,6 +105,7 @@ def _all_series(session: Session, rows: Sequence[Series]) -> tuple[SeriesEvidenc
             announced=announced(row.attributes),
             held=row.held,
             evidence=row.evidence,
+            purged=purged[row.id],
         )
         for row in rows
     )

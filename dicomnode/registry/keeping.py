@@ -1,8 +1,13 @@
 """What is kept, for how long and under whose name: identities, retention, what the node remembers of itself."""
 
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
 from dicomnode.domain.clock import type_clock
 from dicomnode.domain.errors import UsageError
-from dicomnode.registry import conflicts, keys
+from dicomnode.registry import conflicts, keys, retention
 from dicomnode.registry.engine import Database
 from dicomnode.registry.tables import Study
 
@@ -21,3 +26,56 @@ class Keeping:
             if study is None:
                 raise UsageError(f"no study is known as {study_key!r}", "`dicomnode studies` shows keys")
             return study.study_instance_uid, conflicts.newest_identity(session, study_id)
+
+    def purge_sources(self, before: datetime, limit: int) -> list[str]:
+        """Count no longer on the sources of up to `limit` studies to which nothing came since; their keys, oldest first.
+
+        Only what is done, sent and promised to nobody. Their files go with `files_to_remove`.
+        """
+        now = self._clock()
+        with self._database.read() as session:
+            found = retention.purgeable_studies(session, before, now, limit)
+        purged = []
+        for study_id in found:
+            with self._database.write() as session:  # each by itself: receiving does not wait for many
+                if retention.begin_purge(session, study_id, now):
+                    purged.append(f"S{study_id}")
+        return purged
+
+    def purge_results(self, before: datetime, status_is_proof: Collection[str], limit: int) -> list[str]:
+        """The same for the spooled results of jobs that ended before; the keys of the jobs."""
+        with self._database.read() as session:
+            if not retention.purgeable_jobs(session, before, status_is_proof, 1):
+                return []
+        with self._database.write() as session:
+            job_ids = retention.purgeable_jobs(session, before, status_is_proof, limit)
+            retention.begin_purge_of_results(session, job_ids, self._clock())
+        return [f"J{job_id}" for job_id in job_ids]
+
+    def files_to_remove(self, limit: int) -> list[Path]:
+        """Files that nobody counts on any more, relative to the store's root. Say `files_removed` when they are gone."""
+        with self._database.read() as session:
+            return retention.files_to_remove(session, limit)
+
+    def files_removed(self, paths: Sequence[Path]) -> None:
+        """These are gone."""
+        with self._database.write() as session:
+            retention.removed(session, paths)
+
+    def forget(self, *, instances_purged_before: datetime | None, associations_ended_before: datetime, limit: int) -> int:
+        """Remove rows that nobody asks for any more; how many."""
+        with self._database.write() as session:
+            forgotten = retention.forget_associations(session, associations_ended_before, limit)
+            if instances_purged_before is not None:
+                forgotten += retention.forget_instances_purged(session, instances_purged_before, limit)
+        return forgotten
+
+    def audit_before(self, before: datetime, limit: int) -> list[Mapping[str, Any]]:
+        """The oldest audit rows from before, column → value."""
+        with self._database.read() as session:
+            return retention.audit_before(session, before, limit)
+
+    def forget_audit(self, ids: Sequence[int]) -> None:
+        """Remove these audit rows: they stand in the archive, durably."""
+        with self._database.write() as session:
+            retention.forget_audit(session, ids)

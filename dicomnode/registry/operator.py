@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from dicomnode.domain.errors import NothingToDo, UsageError
 from dicomnode.domain.results import ResultKind
 from dicomnode.domain.states import DeliveryEvent, DeliveryState, ImpossibleTransition, JobEvent, JobState
-from dicomnode.registry import decisions, keys
+from dicomnode.registry import decisions, keys, retention
 from dicomnode.registry.fallback import with_its_seg
 from dicomnode.registry.queries import find_study
 from dicomnode.registry.queue import (
@@ -49,6 +49,7 @@ def retry(session: Session, key: str, now: datetime) -> list[str]:
 
 
 def _retry_job(session: Session, job: Job, now: datetime) -> list[str]:
+    _refuse_purged(session, job.study_id)
     afresh = {
         "attempt": 0,
         "crashes": 0,
@@ -101,6 +102,7 @@ def reprocess(session: Session, study_or_key: str, now: datetime) -> list[str]:
     study_id = find_study(session, study_or_key)
     if study_id is None:
         raise _unknown(study_or_key)
+    _refuse_purged(session, study_id)
     standing = Job.state != JobState.SUPERSEDED.value
     jobs = session.scalars(select(Job).where(Job.study_id == study_id, standing).order_by(Job.id)).all()
     supersede(session, jobs, "the operator asked for a new version", now)
@@ -108,9 +110,14 @@ def reprocess(session: Session, study_or_key: str, now: datetime) -> list[str]:
     return [f"S{study_id}", *(f"J{job.id}" for job in jobs)]
 
 
+def _refuse_purged(session: Session, study_id: int) -> None:
+    session.execute(select(Study.id).where(Study.id == study_id).with_for_update())
+    if retention.is_purged(session, study_id):
+        raise NothingToDo(f"the images of S{study_id} were purged", "let the PACS send the study again, then do this again")
+
+
 def _next_version(session: Session, job: Job, now: datetime) -> str:
-    # Versions are counted: nobody else makes one of this study meanwhile.
-    session.execute(select(Study.id).where(Study.id == job.study_id).with_for_update())
+    _refuse_purged(session, job.study_id)  # also locks the study: versions are counted
     standing = session.scalars(select(Job).where(*same_family(job), Job.state != JobState.SUPERSEDED.value)).all()
     supersede(session, standing, "the operator asked for a new version", now)
     row = new_job(

@@ -16,6 +16,7 @@ def paragraph(answer: type_json) -> str:
     sentences = [
         _arrival(answer, foreign),
         *_ours(answer["series"]),
+        *_purged(answer),
         *_holds(answer),
         *_stale(answer["series"]),
         *_completion(foreign),
@@ -46,6 +47,12 @@ def _ours(series: Sequence[type_json]) -> Iterable[str]:
     if ours:
         verb, it = ("holds", "it starts") if len(ours) == 1 else ("hold", "they start")
         yield f"{_list(ours)} {verb} results of this software that were sent to us; {it} no new work."
+
+
+def _purged(answer: type_json) -> Iterable[str]:
+    if answer["purged_at"]:
+        on = f"{datetime.fromisoformat(answer['purged_at']):%Y-%m-%d}"
+        yield f"Its images were removed on {on}, after they had been kept long enough; what was made of them is told below."
 
 
 def _holds(answer: type_json) -> Iterable[str]:

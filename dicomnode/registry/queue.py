@@ -133,8 +133,8 @@ def series_ref(session: Session, study_uid: str, series_id: int | None) -> tuple
         return None, {}
     series_uid = session.execute(select(Series.series_instance_uid).where(Series.id == series_id)).scalar_one()
     columns = (Instance.sop_instance_uid, Instance.sop_class_uid, Instance.path, Instance.number_of_frames, Instance.sha256)
-    there = (Instance.series_id == series_id, ~Instance.ours, Instance.rejected.is_(None), Instance.purged_at.is_(None))
-    rows = session.execute(select(*columns).where(*there).order_by(Instance.id)).all()
+    standing = (Instance.series_id == series_id, ~Instance.ours, Instance.rejected.is_(None))
+    rows = session.execute(select(*columns).where(*standing).order_by(Instance.id)).all()
     refs = tuple(InstanceRef(row.sop_instance_uid, row.sop_class_uid, Path(row.path), row.number_of_frames) for row in rows)
     return SeriesRef(study_uid, series_uid, refs), {row.sop_instance_uid: row.sha256 for row in rows}
 

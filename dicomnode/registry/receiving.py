@@ -241,7 +241,7 @@ def known_files(session: Session, after: tuple[int, int, int]) -> Iterator[tuple
     tables: tuple[type[Instance | Result | Conflict], ...] = (Instance, Result, Conflict)
     for index, row in enumerate(tables):
         statement = select(row.id, row.path, row.size_bytes, row.sha256)
-        there = [row.path != ""] if row is Conflict else [row.path != "", row.purged_at.is_(None)]
+        there = [row.path != ""] if row is Conflict else [row.path != "", row.__table__.c.purged_at.is_(None)]
         page = session.execute(statement.where(row.id > after[index], *there).order_by(row.id).limit(_PAGE))
         for row_id, path, size_bytes, sha256 in page:
             yield index, row_id, Path(path), size_bytes, sha256
@@ -265,13 +265,14 @@ def files_in(session: Session, folder: Path, since: datetime) -> list[StoredFile
 
 def files_of(session: Session, sop_instance_uids: Sequence[str]) -> list[StoredFile]:
     """The files of those of these instances that have a row."""
-    return _stored_files(session, Instance.sop_instance_uid.in_(sop_instance_uids), Instance.purged_at.is_(None))
+    return _stored_files(session, Instance.sop_instance_uid.in_(sop_instance_uids))
 
 
 def _stored_files(session: Session, *conditions: object) -> list[StoredFile]:
     columns = (Instance.id, Instance.association_id, Instance.sop_instance_uid)
     of_file = (Instance.path, Instance.size_bytes, Instance.sha256)
-    rows = session.execute(select(*columns, *of_file).where(*conditions).order_by(Instance.id)).all()  # type: ignore[arg-type]
+    kept = (Instance.purged_at.is_(None), *conditions)
+    rows = session.execute(select(*columns, *of_file).where(*kept).order_by(Instance.id)).all()  # type: ignore[arg-type]
     if not rows:
         return []
     newest = select(Instance.association_id, func.max(Instance.id)).where(Instance.id >= rows[0].id)

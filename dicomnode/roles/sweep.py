@@ -17,6 +17,7 @@ from dicomnode.domain.routes import InputRole, Route
 from dicomnode.registry import Registry
 from dicomnode.roles import leftovers, wiring
 from dicomnode.roles.lifeline import Lifeline
+from dicomnode.roles.retention import Retention
 from dicomnode.roles.space import ReserveKeeper
 from dicomnode.settings import Settings
 from dicomnode.storage import Store
@@ -24,6 +25,7 @@ from dicomnode.storage import Store
 LEASES_EVERY_S = 10.0
 LEFTOVERS_EVERY_S = 3600.0
 RESERVE_EVERY_S = 5.0
+RETENTION_EVERY_S = 600.0
 LATE_AFTER_S = 60.0  # no sweep for this long beyond its interval: the scheduler's clock is lost
 
 _log = structlog.get_logger()
@@ -33,9 +35,15 @@ class Sweeper:
     """What is done on a clock. Each method is idempotent and can be called at any time."""
 
     def __init__(
-        self, registry: Registry, store: Store, routes: tuple[Route, ...], facts: Mapping[str, routing.PipelineFacts]
+        self,
+        registry: Registry,
+        store: Store,
+        routes: tuple[Route, ...],
+        facts: Mapping[str, routing.PipelineFacts],
+        retention: Retention,
     ) -> None:
         self._registry, self._store, self._routes, self._facts = registry, store, routes, facts
+        self._retention = retention
         self._listening_since = utc_now()  # the receiver starts with this role
         self.last_sweep_at = time.monotonic()
 
@@ -61,6 +69,12 @@ class Sweeper:
         """Files that no row names and nobody works on any more."""
         if removed := leftovers.sweep_spool(self._store, self._registry):
             _log.info("leftovers removed", count=removed)
+
+    def retention(self) -> None:
+        """What has been kept long enough."""
+        purged = self._retention.sweep(utc_now())
+        if purged.studies or purged.jobs:
+            _log.info("kept long enough and removed", count=purged.studies, jobs=purged.jobs, images=purged.files)
 
     def after_a_start(self) -> None:
         """If the last run ended without order, look at what arrived in it."""
@@ -105,12 +119,15 @@ def pipeline_facts(settings: Settings) -> dict[str, routing.PipelineFacts]:
 def main(settings: Settings, lifeline: Lifeline) -> None:
     """The process."""
     registry = wiring.open_registry(settings)
-    sweeper = Sweeper(registry, wiring.open_store(settings), wiring.routes(settings), pipeline_facts(settings))
+    store = wiring.open_store(settings)
+    retention = Retention(registry, store, settings)
+    sweeper = Sweeper(registry, store, wiring.routes(settings), pipeline_facts(settings), retention)
     scheduler = schedule(
         {
             "completeness": (sweeper.completeness, settings.sweep.interval_s),
             "leases": (sweeper.leases, LEASES_EVERY_S),
             "leftovers": (sweeper.leftovers, LEFTOVERS_EVERY_S),
+            "retention": (sweeper.retention, RETENTION_EVERY_S),
             "reserve": (ReserveKeeper(wiring.open_reserve(settings)).tend, RESERVE_EVERY_S),
         }
     )

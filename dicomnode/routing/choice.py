@@ -57,6 +57,9 @@ def ineligible(series: SeriesEvidence, facts: PipelineFacts, *, derived: bool = 
 
     An absent Image Type says nothing against a series. A series with several Image Types is judged by the most frequent one.
     """
+    if series.purged:
+        missing = "one of its images was" if series.purged == 1 else f"{series.purged} of its images were"
+        return RefusalCode.NO_ELIGIBLE_SERIES, f"{missing} purged before these came: send the whole series again"
     values = _image_type(series)
     if "LOCALIZER" in values:
         return RefusalCode.LOCALIZER, "it is a localizer"
