@@ -5,6 +5,7 @@ once, as shared memory, and filled from the other side: nothing is copied.
 """
 
 import atexit
+import json
 import mmap
 import os
 import pickle
@@ -14,7 +15,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -23,10 +25,13 @@ import numpy as np
 from dicomnode.domain.errors import ResourceExhausted
 from dicomnode.imaging import decoder
 from dicomnode.imaging.headers import Frame
+from dicomnode.imaging.packing import pack
 from dicomnode.imaging.slices import type_failures, type_volume_pixels
 from dicomnode.imaging.stored import type_stored
 from dicomnode.imaging.values import DoesNotFit
 
+_MOST_WORDS = 400
+_MOST_BYTES_A_PIXEL = 4
 # So long nothing may happen: a frame of 8192 × 8192 takes some ten seconds; codecs that hang, hang for ever.
 SILENCE_S = 60.0
 _STARTED_WITHIN_S = 60.0  # half a second on a machine that has nothing else to do
@@ -41,17 +46,31 @@ _START = f"import sys; from {decoder.__name__} import main; main(sys.argv[1:])"
 _KINDS_OF_STORED = frozenset({"|u1", "|i1", "<u2", "<i2", "<u4", "<i4"})
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Outcome:
-    """What came of a task. `died`: how the process ended before it was done."""
+    """What came of a task: the decoding process's words, checked, or how it `died` before it had any."""
 
     failures: type_failures = field(default_factory=list)
-    unfinished: set[int] = field(default_factory=set)  # begun, not ended
     misfit: bool = False
     no_memory: bool = False
     stored_dtype: str = ""
     bug: str = ""
     died: str = ""
+
+    @classmethod
+    def of(cls, answer: bytes, frames: int) -> "_Outcome":
+        """Raises ValueError or TypeError for what the decoding process would not say if it were well."""
+        said = json.loads(answer)
+        failures = [(int(index), str(words)[:_MOST_WORDS]) for index, words in said.get("failures", ())]
+        if not all(0 <= index < frames for index, _ in failures):
+            raise ValueError("a frame that was not asked for")
+        return cls(
+            failures,
+            misfit="misfit" in said,
+            no_memory="no_memory" in said,
+            stored_dtype=str(said.get("stored", "")),
+            bug=str(said.get("bug", ""))[:_MOST_WORDS],
+        )
 
 
 class _Died(Exception):
@@ -77,49 +96,34 @@ class _DecodingProcess:
         self._ready = False
         self.owner_pid = os.getpid()
 
-    def perform(self, task: decoder.Task, memory: int) -> _Outcome:
+    def perform(self, task: decoder.Task, memory: "_SharedMemory") -> _Outcome:
         """The task, to its end or the process's."""
-        outcome = _Outcome()
         try:
             if not self._ready:
-                self._ready = self._read(1, _STARTED_WITHIN_S) == decoder.READY
+                self._ready = self._read(1, _STARTED_WITHIN_S, lambda: 0) == decoder.READY
             content = pickle.dumps(task, pickle.HIGHEST_PROTOCOL)
-            socket.send_fds(self._socket, [decoder.TASK.pack(len(content))], [memory])
+            socket.send_fds(self._socket, [decoder.LENGTH.pack(len(content))], [memory.descriptor])
             self._socket.sendall(content)
-            while self._take(outcome, len(task.frames)):
-                pass
+            (length,) = decoder.LENGTH.unpack(self._read(decoder.LENGTH.size, SILENCE_S, memory.ended))
+            answer = self._read(min(length, decoder.MOST_ANSWER_BYTES), SILENCE_S, lambda: 0)
+            return _Outcome.of(answer, memory.frames)
         except (_Died, OSError) as error:
-            outcome.died = str(error) if isinstance(error, _Died) else self._how_it_ended()
-            self.close()
-        return outcome
+            died = str(error) if isinstance(error, _Died) else self._how_it_ended()
+        except (ValueError, TypeError):
+            died = "answered nonsense"
+        self.close()
+        return _Outcome(died=died)
 
-    def _take(self, outcome: _Outcome, frames: int) -> bool:
-        """One record; False after the last."""
-        kind, frame, length = decoder.RECORD.unpack(self._read(decoder.RECORD.size))
-        words = self._read(length).decode(errors="replace") if length else ""
-        frame = min(frame, frames - 1)
-        if kind == decoder.BEGUN:
-            outcome.unfinished.add(frame)
-        elif kind == decoder.ENDED:
-            outcome.unfinished.discard(frame)
-        elif kind == decoder.FAILED:
-            outcome.failures.append((frame, words))
-        elif kind == decoder.MISFIT:
-            outcome.misfit = True
-        elif kind == decoder.NO_MEMORY:
-            outcome.no_memory = True
-        elif kind == decoder.STORED:
-            outcome.stored_dtype = words
-        elif kind == decoder.BUG:
-            outcome.bug = words
-        return bool(kind != decoder.DONE)
-
-    def _read(self, size: int, within_s: float | None = None) -> bytes:
-        within_s = SILENCE_S if within_s is None else within_s
-        parts = b""
+    def _read(self, size: int, within_s: float, progress: Callable[[], int]) -> bytes:
+        """Raises _Died when it ends, or makes no progress for so long."""
+        parts, done, until = b"", progress(), time.monotonic() + within_s
         while len(parts) < size:
-            if not self._selector.select(within_s):
-                raise _Died(f"was not done after {within_s:g} s")
+            if not self._selector.select(min(1.0, within_s)):
+                if (now_done := progress()) > done:
+                    done, until = now_done, time.monotonic() + within_s
+                elif time.monotonic() >= until:
+                    raise _Died(f"was not done after {within_s:g} s")
+                continue
             part = self._socket.recv(size - len(parts))
             if not part:
                 raise _Died(self._how_it_ended())
@@ -149,7 +153,7 @@ class _Keeper:
         self._lock = threading.Lock()
         self._process: _DecodingProcess | None = None
 
-    def perform(self, task: decoder.Task, memory: int) -> _Outcome:
+    def perform(self, task: decoder.Task, memory: "_SharedMemory") -> _Outcome:
         """One task at a time: each uses all the threads that it was allowed."""
         with self._lock:
             if self._process is None or self._process.owner_pid != os.getpid():
@@ -187,30 +191,28 @@ def decode_slices(
     """(z, y, x) rescaled values of `frames` and what cannot be decoded. Raises DoesNotFit and ResourceExhausted."""
     size = frames[0].layout.frame_format
     shape = (len(frames), size.rows, size.columns)
-    with _SharedMemory(int(np.prod(shape)) * dtype.itemsize) as memory:
-        task = decoder.Task(tuple(frames), dtype.name, workers, memory.size_bytes)
-        failures, _ = _judged(_keeper.perform(task, memory.descriptor), frames)
-        return memory.mapped(dtype).reshape(shape), failures
+    with _SharedMemory(len(frames), int(np.prod(shape)) * dtype.itemsize) as memory:
+        task = decoder.Task(pack(frames), dtype.name, workers, memory.size_bytes)
+        failures, _ = _judged(_keeper.perform(task, memory), frames, memory.unfinished())
+        return memory.pixels(dtype).reshape(shape), failures
 
 
 def decode_stored(frame: Frame) -> tuple[type_stored | None, type_failures]:
     """Stored values (y, x) of one frame, or None and why not. Raises ResourceExhausted."""
     size = frame.layout.frame_format
-    with _SharedMemory(size.rows * size.columns * 4) as memory:
-        task = decoder.Task((frame,), decoder.STORED_TYPE, 1, memory.size_bytes)
-        outcome = _keeper.perform(task, memory.descriptor)
-        outcome.unfinished = {0}
-        failures, kind = _judged(outcome, [frame])
+    with _SharedMemory(1, size.rows * size.columns * _MOST_BYTES_A_PIXEL) as memory:
+        task = decoder.Task(pack([frame]), decoder.STORED, 1, memory.size_bytes)
+        failures, kind = _judged(_keeper.perform(task, memory), [frame], [0])
         if failures:
             return None, failures
-        stored: type_stored = memory.mapped(np.dtype(kind))[: size.rows * size.columns].reshape(size.rows, size.columns)
+        stored: type_stored = memory.pixels(np.dtype(kind))[: size.rows * size.columns].reshape(size.rows, size.columns)
         return stored, []
 
 
-def _judged(outcome: _Outcome, frames: Sequence[Frame]) -> tuple[type_failures, str]:
+def _judged(outcome: _Outcome, frames: Sequence[Frame], unfinished: Sequence[int]) -> tuple[type_failures, str]:
     """What cannot be decoded, and the type of stored values. Raises DoesNotFit and ResourceExhausted."""
     if outcome.died:
-        return _at_fault(outcome, frames), ""
+        return _at_fault(outcome.died, frames, unfinished), ""
     if outcome.no_memory:
         raise MemoryError
     if outcome.bug:
@@ -222,31 +224,34 @@ def _judged(outcome: _Outcome, frames: Sequence[Frame]) -> tuple[type_failures, 
     return outcome.failures, outcome.stored_dtype
 
 
-def _at_fault(outcome: _Outcome, frames: Sequence[Frame]) -> type_failures:
+def _at_fault(died: str, frames: Sequence[Frame], unfinished: Sequence[int]) -> type_failures:
     """Of the frames that were under way when the process died, those with which another one dies too: each alone."""
-    failures = list(outcome.failures)
-    for index in sorted(outcome.unfinished):
-        with _SharedMemory(frames[index].layout.frame_format.rows * frames[index].layout.frame_format.columns * 4) as memory:
-            task = decoder.Task((frames[index],), decoder.STORED_TYPE, 1, memory.size_bytes)
-            alone = _keeper.perform(task, memory.descriptor)
+    failures: type_failures = []
+    for index in unfinished:
+        size = frames[index].layout.frame_format
+        with _SharedMemory(1, size.rows * size.columns * _MOST_BYTES_A_PIXEL) as memory:
+            alone = _keeper.perform(decoder.Task(pack([frames[index]]), decoder.STORED, 1, memory.size_bytes), memory)
         if alone.died:
             failures.append((index, f"its decoder {alone.died}"))
     if not failures:
         raise ResourceExhausted(
-            f"the decoding process {outcome.died}, and no image makes it do so again",
+            f"the decoding process {died}, and no image makes it do so again",
             "look in the system's log for memory that ran out; the job is tried again",
         )
     return failures
 
 
 class _SharedMemory:
-    """Memory that another process can fill, and the array over it here."""
+    """Memory that another process fills: a table of frames' states, then pixels."""
 
-    def __init__(self, size_bytes: int) -> None:
-        self.size_bytes = size_bytes
+    def __init__(self, frames: int, pixel_bytes: int) -> None:
+        self.frames = frames
+        self._table_bytes = decoder.table_bytes(frames)
+        self.size_bytes = self._table_bytes + pixel_bytes
         self.descriptor = os.memfd_create("dicomnode-pixels")
         try:
-            os.truncate(self.descriptor, size_bytes)
+            os.truncate(self.descriptor, self.size_bytes)
+            self._table = mmap.mmap(self.descriptor, self._table_bytes)
         except OSError as error:
             os.close(self.descriptor)
             raise MemoryError from error
@@ -255,8 +260,19 @@ class _SharedMemory:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._table.close()
         os.close(self.descriptor)  # arrays over it hold the memory
 
-    def mapped(self, dtype: np.dtype[np.generic]) -> np.ndarray:
-        """All of it as one flat array. Asked for after it was filled: then its pages are mapped at once."""
-        return np.frombuffer(mmap.mmap(self.descriptor, self.size_bytes, mmap.MAP_SHARED | mmap.MAP_POPULATE), dtype)
+    def ended(self) -> int:
+        """How many frames are done."""
+        return self._table[: self.frames].count(decoder.ENDED)
+
+    def unfinished(self) -> list[int]:
+        """Frames that were begun and not ended."""
+        return [index for index, state in enumerate(self._table[: self.frames]) if state == decoder.BEGUN]
+
+    def pixels(self, dtype: np.dtype[np.generic]) -> np.ndarray:
+        """One flat array. Asked for after it was filled: then its pages are mapped at once."""
+        size = self.size_bytes - self._table_bytes
+        flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
+        return np.frombuffer(mmap.mmap(self.descriptor, size, flags, offset=self._table_bytes), dtype)

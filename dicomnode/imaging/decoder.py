@@ -1,11 +1,12 @@
 """The decoding process, started by `apart` with its end of a socket. One task after the other until the socket closes.
 
 It may die at any moment and nothing is lost but the task: it holds no rows, opens only the files that it is told, and writes
-into memory that its keeper (`apart`) gave it. What it says back are records of numbers and a few words, never objects: after
-hostile bytes its word is not to be believed further than that.
+into memory that its keeper gave it. What it says back is a number for each frame and a few words, never objects: after hostile
+bytes its word is not to be believed further than that.
 """
 
 import ctypes
+import json
 import mmap
 import os
 import pickle
@@ -14,92 +15,81 @@ import select
 import signal
 import socket
 import struct
-import sys
 import threading
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dicomnode.imaging.codestreams import CorruptPixels
-from dicomnode.imaging.headers import Frame
+from dicomnode.imaging.packing import type_packed, unpack
 from dicomnode.imaging.slices import fill_slices, reason_of
 from dicomnode.imaging.stored import decode_stored, encoded_frames
 from dicomnode.imaging.values import DoesNotFit
 
-# What is said back: (kind, frame, length of the words that follow).
-RECORD = struct.Struct("<BIH")
-BEGUN, ENDED, FAILED, MISFIT, NO_MEMORY, STORED, BUG, DONE = range(8)
 READY = b"!"  # said once, before the first task
-TASK = struct.Struct("<Q")  # length of the pickled task; the memory's descriptor travels with it
-STORED_TYPE = "stored"
-MOST_WORDS = 400
+LENGTH = struct.Struct("<Q")  # of the pickled task, and of its answer; the memory's descriptor travels with the former
+MOST_ANSWER_BYTES = 1 << 20
+BEGUN, ENDED = 1, 2  # a byte for each frame, at the beginning of the memory
+STORED = "stored"
 
 # Above what the process has when it starts, and the volume: threads, the encoded frames and the codecs' own copies of them.
 WORKING_BYTES = 4 << 30
 _MOST_IDLE_BYTES = 64 << 20
 
 
+def table_bytes(frames: int) -> int:
+    """Size of the table of states before the pixels: whole pages, so that the pixels can be mapped without it."""
+    return -(-frames // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
     """`dtype`: int16 or float32 for rescaled slices, or "stored" for the stored values of one frame."""
 
-    frames: tuple[Frame, ...]
+    frames: type_packed
     dtype: str
     workers: int
     memory_bytes: int
 
 
-class _Answers:
-    """What is said to the keeper, from several threads."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection, self._lock = connection, threading.Lock()
-
-    def say(self, kind: int, frame: int = 0, words: str = "") -> None:
-        encoded = words.encode()[:MOST_WORDS]
-        with self._lock:
-            self._connection.sendall(RECORD.pack(kind, frame, len(encoded)) + encoded)
-
-
-def _perform(task: Task, memory: mmap.mmap, answers: _Answers) -> None:
-    if task.dtype == STORED_TYPE:
-        (frame,) = task.frames
-        stored = decode_stored(encoded_frames(frame.instance)[frame.frame_index], frame.layout)
-        np.frombuffer(memory, stored.dtype, stored.size)[:] = stored.ravel()
-        answers.say(STORED, words=stored.dtype.str)
-        return
-    size = task.frames[0].layout.frame_format
-    volume = np.frombuffer(memory, task.dtype, len(task.frames) * size.rows * size.columns)
+def _perform(task: Task, memory: mmap.mmap) -> dict[str, Any]:
+    frames = unpack(task.frames)
+    offset = table_bytes(len(frames))
+    if task.dtype == STORED:
+        stored = decode_stored(encoded_frames(frames[0].instance)[frames[0].frame_index], frames[0].layout)
+        np.frombuffer(memory, stored.dtype, stored.size, offset)[:] = stored.ravel()
+        return {"stored": stored.dtype.str}
+    size = frames[0].layout.frame_format
+    volume = np.frombuffer(memory, task.dtype, len(frames) * size.rows * size.columns, offset)
     failures = fill_slices(
-        volume.reshape(len(task.frames), size.rows, size.columns),
-        task.frames,
+        volume.reshape(len(frames), size.rows, size.columns),
+        frames,
         task.workers,
-        begun=lambda index: answers.say(BEGUN, index),
-        ended=lambda index: answers.say(ENDED, index),
+        begun=lambda index: memory.__setitem__(index, BEGUN),
+        ended=lambda index: memory.__setitem__(index, ENDED),
     )
-    for index, words in failures:
-        answers.say(FAILED, index, words)
+    return {"failures": failures}
 
 
-def _run(task: Task, descriptor: int, answers: _Answers) -> None:
+def _answer(task: Task, descriptor: int) -> dict[str, Any]:
     _limit_address_space(WORKING_BYTES + task.memory_bytes)
     memory = mmap.mmap(descriptor, task.memory_bytes)
     os.close(descriptor)
     try:
-        _perform(task, memory, answers)
+        return _perform(task, memory)
     except (CorruptPixels, OSError) as error:
-        answers.say(FAILED, 0, reason_of(error))
+        return {"failures": [(0, reason_of(error))]}
     except DoesNotFit:
-        answers.say(MISFIT)
+        return {"misfit": True}
     except MemoryError:
-        answers.say(NO_MEMORY)
+        return {"no_memory": True}
     except Exception as error:  # noqa: BLE001 - the boundary of a task: what nobody foresaw is raised on the other side
         last = traceback.extract_tb(error.__traceback__)[-1]
-        answers.say(BUG, words=f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}")
-    answers.say(DONE)
+        return {"bug": f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}"}
 
 
 _vm_bytes_at_start = 0
@@ -113,10 +103,10 @@ def _limit_address_space(more: int) -> None:
 
 
 def _receive(connection: socket.socket) -> tuple[Task, int] | None:
-    header, descriptors, _, _ = socket.recv_fds(connection, TASK.size, 1, socket.MSG_WAITALL)
-    if len(header) < TASK.size:
+    header, descriptors, _, _ = socket.recv_fds(connection, LENGTH.size, 1, socket.MSG_WAITALL)
+    if len(header) < LENGTH.size:
         return None
-    (length,) = TASK.unpack(header)
+    (length,) = LENGTH.unpack(header)
     content = connection.recv(length, socket.MSG_WAITALL)
     if len(content) < length:
         return None
@@ -141,12 +131,8 @@ def main(arguments: Sequence[str]) -> None:
     threading.Thread(target=_end_with_the_keeper, args=(connection,), daemon=True).start()
     _vm_bytes_at_start = int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
     trim = ctypes.CDLL(None).malloc_trim
-    answers = _Answers(connection)
     connection.sendall(READY)
     while (received := _receive(connection)) is not None:
-        _run(*received, answers)
+        answer = json.dumps(_answer(*received)).encode()
+        connection.sendall(LENGTH.pack(len(answer)) + answer)
         trim(_MOST_IDLE_BYTES)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

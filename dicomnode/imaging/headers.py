@@ -7,12 +7,15 @@ groups (PS3.3 C.7.6.16). Everything after this file sees no difference.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag, Tag
 
 from dicomnode.domain.imaging import FrameRef, HeaderSummary, InstanceRef
 from dicomnode.imaging.codecs import FrameFormat
@@ -122,9 +125,36 @@ def read_frames(ref: InstanceRef) -> tuple[Instance, tuple[Frame, ...]]:
         raise UnreadableDicom(f"a header value cannot be understood ({type(error).__name__})") from error
 
 
+_tag_of = cache(Tag)
+
+
+# Without text, whose meaning hangs on the data set's character sets. As long as they are, elements are the same in all slices.
+_PLAIN_VRS = frozenset({"AS", "CS", "DA", "DS", "FD", "FL", "IS", "SS", "TM", "UI", "US"})
+
+
+@lru_cache(maxsize=4096)
+def _plain_value(tag: BaseTag, vr: str, encoded: bytes, is_little_endian: bool) -> Any:
+    """pydicom's conversion, half of what a header costs, once for each value."""
+    return convert_raw_data_element(RawDataElement(tag, vr, len(encoded), encoded, 0, False, is_little_endian)).value
+
+
+def value_of(data_set: Dataset, keyword: str) -> Any:
+    """The value, not to be changed; None where absent.
+
+    `Dataset.get` finds by an attribute error that a keyword is absent: ten times slower, and most are.
+    """
+    tag = _tag_of(keyword)
+    if tag not in data_set:
+        return None
+    element = data_set.get_item(tag)
+    if isinstance(element, RawDataElement) and element.VR in _PLAIN_VRS and element.value is not None:
+        return _plain_value(tag, element.VR, bytes(element.value), element.is_little_endian)
+    return data_set[tag].value
+
+
 def text(data_set: Dataset, keyword: str) -> str:
     """An attribute as text, values joined by backslashes; "" where absent or empty."""
-    value = data_set.get(keyword)
+    value = value_of(data_set, keyword)
     if value is None:
         return ""
     values = value if isinstance(value, list) or hasattr(value, "append") else [value]
@@ -132,7 +162,7 @@ def text(data_set: Dataset, keyword: str) -> str:
 
 
 def _number(data_set: Dataset, keyword: str) -> float | None:
-    value = data_set.get(keyword)
+    value = value_of(data_set, keyword)
     value = value[0] if value is not None and hasattr(value, "append") and len(value) else value
     try:
         return None if value is None else float(value)
@@ -141,7 +171,7 @@ def _number(data_set: Dataset, keyword: str) -> float | None:
 
 
 def _numbers(data_set: Dataset, keyword: str, count: int) -> NDArray[np.float64] | None:
-    value = data_set.get(keyword)
+    value = value_of(data_set, keyword)
     if value is None or not hasattr(value, "append") or len(value) != count:
         return None
     array = np.array([float(item) for item in value])
@@ -149,7 +179,7 @@ def _numbers(data_set: Dataset, keyword: str, count: int) -> NDArray[np.float64]
 
 
 def _required(data_set: Dataset, keyword: str) -> int:
-    value = data_set.get(keyword)
+    value = value_of(data_set, keyword)
     if not isinstance(value, int):
         raise UnreadableDicom(f"{keyword} is missing or not one number")
     return value
@@ -180,7 +210,7 @@ def _read_instance(ref: InstanceRef, part10: Part10Header) -> Instance:
 
 def _place(data_set: Dataset, sequence: str, keyword: str) -> Dataset:
     """Where an attribute stands that is the instance's own or its first frame's: a functional group, else the top level."""
-    items = (group[sequence][0] for group in _functional_groups(data_set, 0) if group.get(sequence))
+    items = (group[sequence][0] for group in _functional_groups(data_set, 0) if value_of(group, sequence))
     return next((item for item in items if keyword in item), data_set)
 
 
@@ -208,16 +238,17 @@ def _read_layout(part10: Part10Header) -> PixelLayout | None:
         return None
     data_set = part10.data_set
     rows, columns, bits_allocated = (_required(data_set, keyword) for keyword in ("Rows", "Columns", "BitsAllocated"))
-    bits_stored = int(data_set.get("BitsStored") or bits_allocated)
-    signed = int(data_set.get("PixelRepresentation") or 0) == 1
-    number_of_frames = int(data_set.get("NumberOfFrames") or 1)
+    bits_stored = int(value_of(data_set, "BitsStored") or bits_allocated)
+    signed = int(value_of(data_set, "PixelRepresentation") or 0) == 1
+    high_bit = value_of(data_set, "HighBit")
+    number_of_frames = int(value_of(data_set, "NumberOfFrames") or 1)
     if min(rows, columns, number_of_frames) < 1 or not 1 <= bits_stored <= bits_allocated:
         raise UnreadableDicom("Rows, Columns, Number of Frames or Bits Stored is out of range")
-    tables = data_set.get("ExtendedOffsetTable"), data_set.get("ExtendedOffsetTableLengths")
+    tables = value_of(data_set, "ExtendedOffsetTable"), value_of(data_set, "ExtendedOffsetTableLengths")
     frame_format = FrameFormat(
         rows=rows,
         columns=columns,
-        samples=int(data_set.get("SamplesPerPixel") or 1),
+        samples=int(value_of(data_set, "SamplesPerPixel") or 1),
         bits_allocated=bits_allocated,
         bits_stored=bits_stored,
         signed=signed,
@@ -225,7 +256,7 @@ def _read_layout(part10: Part10Header) -> PixelLayout | None:
     )
     return PixelLayout(
         frame_format=frame_format,
-        high_bit=int(data_set.get("HighBit", bits_stored - 1)),
+        high_bit=bits_stored - 1 if high_bit is None else int(high_bit),
         number_of_frames=number_of_frames,
         transfer_syntax_uid=part10.transfer_syntax_uid,
         element_offset=part10.pixel_element_offset,
@@ -247,7 +278,7 @@ def _read_padding(data_set: Dataset, signed: bool, bits_allocated: int) -> tuple
 
 
 def _read_modality_lut(data_set: Dataset) -> tuple[int, NDArray[np.float32]] | None:
-    sequence = data_set.get("ModalityLUTSequence")
+    sequence = value_of(data_set, "ModalityLUTSequence")
     if not sequence:
         return None
     entries, first, _ = (int(value) for value in sequence[0].LUTDescriptor)
@@ -260,14 +291,15 @@ def _read_modality_lut(data_set: Dataset) -> tuple[int, NDArray[np.float32]] | N
 
 def _functional_groups(data_set: Dataset, frame_index: int) -> tuple[Dataset, ...]:
     """Where a frame's attributes may stand, the most particular place first."""
-    per_frame, shared = data_set.get("PerFrameFunctionalGroupsSequence"), data_set.get("SharedFunctionalGroupsSequence")
+    per_frame = value_of(data_set, "PerFrameFunctionalGroupsSequence")
+    shared = value_of(data_set, "SharedFunctionalGroupsSequence")
     particular = (per_frame[frame_index],) if per_frame and frame_index < len(per_frame) else ()
     return (*particular, shared[0]) if shared else particular
 
 
 def _read_planes(instance: Instance, data_set: Dataset) -> tuple[Frame, ...]:
     count = instance.layout.number_of_frames if instance.layout else 0
-    per_frame = data_set.get("PerFrameFunctionalGroupsSequence")
+    per_frame = value_of(data_set, "PerFrameFunctionalGroupsSequence")
     if per_frame is None:
         # Without functional groups a position at the top level is that of one plane: it says nothing of further frames.
         return tuple(_read_plane(instance, data_set, (data_set,) if count == 1 else (), index) for index in range(count))
@@ -279,7 +311,7 @@ def _read_planes(instance: Instance, data_set: Dataset) -> tuple[Frame, ...]:
 def _read_plane(instance: Instance, data_set: Dataset, groups: tuple[Dataset, ...], index: int) -> Frame:
     def place(sequence: str) -> Dataset:
         """The item that holds a functional group's attributes; a single-frame image is its own item."""
-        found = next((group[sequence][0] for group in groups if group.get(sequence)), None)
+        found = next((group[sequence][0] for group in groups if value_of(group, sequence)), None)
         return found if found is not None else (data_set if groups == (data_set,) else Dataset())
 
     transformation = place("PixelValueTransformationSequence")
@@ -305,7 +337,7 @@ def _distinction(data_set: Dataset, groups: tuple[Dataset, ...], name: str) -> s
     keyword, places = DISTINCTIONS[name]
     for sequence, inner in places:
         for group in groups:
-            items: Any = group.get(sequence)
+            items: Any = value_of(group, sequence)
             if items and (found := text(items[0], inner)):
                 return found
     return text(data_set, keyword)

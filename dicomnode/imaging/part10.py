@@ -17,7 +17,7 @@ from pydicom.filereader import read_dataset, read_preamble
 from pydicom.tag import BaseTag
 
 MAX_INFLATED_BYTES = 1 << 30  # a deflated object may be small and claim to be endless
-_FLOAT_OR_INTEGER_PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
+_FLOAT_OR_INTEGER_PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _NATIVE_SYNTAXES = {
     uid.ImplicitVRLittleEndian,
     uid.ExplicitVRLittleEndian,
@@ -125,7 +125,9 @@ def _after_meta(tag: BaseTag, _vr: str | None, _length: int) -> bool:
 
 
 def _at_pixel_data(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-    return tag in _FLOAT_OR_INTEGER_PIXELS
+    return (
+        int(tag) in _FLOAT_OR_INTEGER_PIXELS
+    )  # as a plain number: a tag compares itself in Python, for each element of each file
 
 
 def is_encapsulated(transfer_syntax_uid: str) -> bool:

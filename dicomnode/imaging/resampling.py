@@ -87,7 +87,7 @@ def box_of(mask: NDArray[np.bool_]) -> Box | None:
     if not z.size:
         return None
     inside = mask[z[0] : z[-1] + 1].any(axis=0)
-    y, x = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    y, x = np.flatnonzero(np.any(inside, axis=1)), np.flatnonzero(np.any(inside, axis=0))
     return slice(int(z[0]), int(z[-1]) + 1), slice(int(y[0]), int(y[-1]) + 1), slice(int(x[0]), int(x[-1]) + 1)
 
 
