@@ -5,6 +5,9 @@ import re
 
 from pydicom._uid_dict import UID_dictionary
 
+# Missing in pydicom 3.0's dictionary under this name (PS3.4 B.5, Supplement 243).
+LABEL_MAP_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.7"
+
 _UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")  # PS3.5 9.1
 _LONGEST_UID = 64
 _STORAGE = {

@@ -5,7 +5,7 @@ nothing.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from dicomnode.domain.equipment import CONTRIBUTION_DESCRIPTION, MANUFACTURER
 from dicomnode.domain.errors import ResultCheckFailed
 from dicomnode.domain.findings import Findings
 from dicomnode.domain.imaging import Image2D, Refusal, Volume
-from dicomnode.domain.results import ResultKind, ResultObject
-from dicomnode.results.checks_seg import check_segmentation
+from dicomnode.domain.profiles import ResultKind
+from dicomnode.domain.results import ResultObject
+from dicomnode.results.checks_required import check_required
+from dicomnode.results.checks_seg import check_segmentation, expected_segments, type_expected
 from dicomnode.results.checks_sr import check_report
 from dicomnode.results.source import Sources, read_sources
 
@@ -34,42 +36,8 @@ SAME_AS_SOURCE = (
     "StudyID",
     "AccessionNumber",
 )
-# Type 1 at the top level of every object of ours, and of each class (PS3.3 A.8, A.35, A.51).
-REQUIRED = (
-    "SOPClassUID",
-    "SOPInstanceUID",
-    "StudyInstanceUID",
-    "SeriesInstanceUID",
-    "Modality",
-    "SeriesNumber",
-    "InstanceNumber",
-)
-REQUIRED_OF_KIND = {
-    ResultKind.SEG: (
-        "ContentDate",
-        "ContentTime",
-        "ContentLabel",
-        "DimensionIndexSequence",
-        "ManufacturerModelName",
-        "NumberOfFrames",
-        "PerFrameFunctionalGroupsSequence",
-        "PixelData",
-        "SegmentationType",
-        "SegmentSequence",
-        "SharedFunctionalGroupsSequence",
-    ),
-    ResultKind.SR: (
-        "CompletionFlag",
-        "ContentDate",
-        "ContentSequence",
-        "ContentTime",
-        "ConceptNameCodeSequence",
-        "VerificationFlag",
-        "ValueType",
-    ),
-    ResultKind.SC: ("BurnedInAnnotation", "Columns", "ConversionType", "PhotometricInterpretation", "PixelData", "Rows"),
-}
-REPLACEMENT_CHARACTER = "�"
+REPLACEMENT_CHARACTER = "\ufffd"
+TEXTS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 
 
 def verify(
@@ -80,20 +48,22 @@ def verify(
     ours = {one.sop_instance_uid for one in objects}
     if len(ours) != len(objects):
         raise ResultCheckFailed("two results have the same UID", REMEDY)
+    segments_left: dict[str, list[type_expected]] = {}  # by series: several instances hold them together
     for one in objects:
+        if one.kind is ResultKind.FHIR:
+            continue  # no DICOM object; its builder validates it
         dataset = _read(one)
         _check_common(dataset, one, source)
         _check_references(dataset, one, source, ours)
-        if isinstance(outcome, Findings) and image is not None:
-            check = CHECKS.get(one.kind)
-            if check is not None:
-                check(dataset, outcome, image, source)
-
-
-CHECKS: dict[ResultKind, Callable[[Dataset, Findings, Volume | Image2D, Sources], None]] = {
-    ResultKind.SEG: check_segmentation,
-    ResultKind.SR: check_report,
-}
+        if not isinstance(outcome, Findings) or image is None:
+            continue
+        if one.kind is ResultKind.SEG:
+            left = segments_left.setdefault(one.series_instance_uid, expected_segments(outcome))
+            segments_left[one.series_instance_uid] = check_segmentation(dataset, left, image, source)
+        elif one.kind is ResultKind.SR:
+            check_report(dataset, outcome, image, source.series_instance_uid)
+    if any(segments_left.values()):
+        raise ResultCheckFailed(f"SEG lacks {sum(map(len, segments_left.values()))} segments of the findings", REMEDY)
 
 
 def _read(one: ResultObject) -> Dataset:
@@ -116,17 +86,11 @@ def _check_common(dataset: Dataset, one: ResultObject, source: Sources) -> None:
     for keyword, value in names.items():
         if str(dataset.get(keyword, "")) != value:
             raise ResultCheckFailed(f"{one.kind}: {keyword} is not what was recorded", REMEDY)
-    for keyword in (*REQUIRED, *REQUIRED_OF_KIND[one.kind]):
-        if dataset.get(keyword) in (None, ""):
-            raise ResultCheckFailed(f"{one.kind}: {keyword} is missing", REMEDY)
+    check_required(dataset, one.kind)
     for keyword in SAME_AS_SOURCE:
         written, received = _text(dataset, keyword), _text(source.identity, keyword)
         if written != received:
             raise ResultCheckFailed(f"{one.kind}: {keyword} differs from the source's", REMEDY)
-        if REPLACEMENT_CHARACTER in written:
-            raise ResultCheckFailed(
-                f"{one.kind}: {keyword} holds characters that could not be read", "check the source's character set"
-            )
     if one.series_instance_uid == source.series_instance_uid:
         raise ResultCheckFailed(f"{one.kind} would go into the source series", REMEDY)
     equipment = dataset.get("ContributingEquipmentSequence", [])
@@ -143,18 +107,26 @@ def _text(dataset: Dataset, keyword: str) -> str:
 
 
 def _check_references(dataset: Dataset, one: ResultObject, source: Sources, ours: set[str]) -> None:
-    """Every instance that an object names must be among the sources, or be another object of the same set."""
+    """Every instance that an object names must be among the sources, or be another object of the same set.
+
+    On the same walk: no text may hold what could not be read.
+    """
     named: set[str] = set()
 
-    def collect(_parent: Dataset, element: Any) -> None:
+    def look(_parent: Dataset, element: Any) -> None:
         if element.keyword == "ReferencedSOPInstanceUID":
             named.add(str(element.value))
+        elif element.VR in TEXTS and REPLACEMENT_CHARACTER in str(element.value):
+            raise ResultCheckFailed(
+                f"{one.kind}: {element.keyword or element.tag} holds characters that could not be read",
+                "check the source's character set",
+            )
 
     pixels = dataset.pop("PixelData", None)
     predecessors = dataset.pop("PredecessorDocumentsSequence", None)
     # ReferencedStudySequence and its like are the source's own, copied with the study (PS3.3 C.7.2.1).
     copied = [dataset.pop(keyword, None) for keyword in ("ReferencedStudySequence", "ReferencedPatientSequence")]
-    dataset.walk(collect)
+    dataset.walk(look)
     for element in (pixels, predecessors, *copied):
         if element is not None:
             dataset[element.tag] = element

@@ -1,6 +1,6 @@
-"""Lays a written segmentation over the source's grid again (PS3.3 C.8.20)."""
+"""Lays written segmentations over the source's grid again (PS3.3 C.8.20)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,65 +9,111 @@ from pydicom.dataset import Dataset
 from dicomnode.domain.errors import ResultCheckFailed
 from dicomnode.domain.findings import Findings
 from dicomnode.domain.imaging import Image2D, Volume
-from dicomnode.results.source import Sources
+from dicomnode.domain.sop_classes import LABEL_MAP_SEGMENTATION
+from dicomnode.results.source import Sources, derived_frame_of_reference
 
 REMEDY = "nothing was sent; keep the study and report this with the pipeline's name and version"
 POSITION_TOLERANCE_MM = 0.01
 SPACING_TOLERANCE_MM = 1e-4
 DIRECTION_TOLERANCE = 1e-4
 
-
-def check_segmentation(dataset: Dataset, findings: Findings, image: Volume | Image2D, source: Sources) -> None:
-    """Raises ResultCheckFailed unless each frame lies where its source slice lies and all together are the label maps."""
-    if isinstance(image, Volume):
-        _check_frame_of_reference(dataset, image, source)
-    expected = _expected(findings)
-    if len(dataset.SegmentSequence) != len(expected):
-        raise ResultCheckFailed(f"SEG has {len(dataset.SegmentSequence)} segments, the findings {len(expected)}", REMEDY)
-    slices = {
-        (str(header.SOPInstanceUID), number): index
-        for index, (header, number) in enumerate(zip(source.slice_headers, source.frame_numbers, strict=True))
-    }
-    seen: dict[int, int] = dict.fromkeys(range(1, len(expected) + 1), 0)
-    for frame, mask in zip(dataset.PerFrameFunctionalGroupsSequence, _masks(dataset), strict=True):
-        number = int(_group(dataset, frame, "SegmentIdentificationSequence").ReferencedSegmentNumber)
-        labels, value, _ = expected[number - 1]
-        index = _slice_of(_group(dataset, frame, "DerivationImageSequence"), slices)
-        if isinstance(image, Volume):
-            _check_place(dataset, frame, image, index)
-        if not np.array_equal(mask, labels[index] == value):
-            raise ResultCheckFailed(f"SEG segment {number} differs from the model's mask on slice {index + 1}", REMEDY)
-        seen[number] += int(np.count_nonzero(mask))
-    for number, (_, _, voxels) in enumerate(expected, start=1):
-        if seen[number] != voxels:
-            raise ResultCheckFailed(f"SEG segment {number} has {seen[number]} voxels, the findings {voxels}", REMEDY)
+# (label map, value there, voxels, label) of a segment, in the order of their numbers.
+type_expected = tuple[NDArray[np.uint8] | NDArray[np.uint16], int, int, str]
 
 
-type_expected = tuple[NDArray[np.uint8] | NDArray[np.uint16], int, int]
-
-
-def _expected(findings: Findings) -> list[type_expected]:
-    """(label map, value there, voxels) by Segment Number."""
+def expected_segments(findings: Findings) -> list[type_expected]:
+    """What the instances of one segmentation series must hold together."""
     return [
-        (one.labels, segment.number, segment.voxels)
+        (one.labels, segment.number, segment.voxels, segment.label)
         for one in findings.label_maps
         for segment in one.segments
         if segment.voxels > 0
     ]
 
 
-def _masks(dataset: Dataset) -> Iterator[NDArray[np.bool_]]:
-    """Frames of a BINARY object (y, x); bits follow one another without padding (PS3.5 8.1.1, D.2)."""
+def check_segmentation(
+    dataset: Dataset, expected: list[type_expected], image: Volume | Image2D, source: Sources
+) -> list[type_expected]:
+    """One instance against the segments that it must begin with; gives those that are left for the next instance.
+
+    Raises ResultCheckFailed unless each frame lies where its source slice lies and all together are the label maps.
+    """
+    if isinstance(image, Volume):
+        _check_frame_of_reference(dataset, image, source)
+    here = _segments_here(dataset, expected)
+    slices = {
+        (str(header.SOPInstanceUID), number): index
+        for index, (header, number) in enumerate(zip(source.slice_headers, source.frame_numbers, strict=True))
+    }
+    seen: dict[int, int] = dict.fromkeys(here, 0)
+    for frame, values in zip(dataset.PerFrameFunctionalGroupsSequence, _frames(dataset), strict=True):
+        index = _slice_of(_group(dataset, frame, "DerivationImageSequence"), slices)
+        if isinstance(image, Volume) and "FrameOfReferenceUID" in dataset:
+            _check_place(dataset, frame, image, index)
+        for number, mask in _masks(dataset, frame, values, here):
+            labels, value, _, _ = here[number]
+            if not np.array_equal(mask, labels[index] == value):
+                raise ResultCheckFailed(f"SEG segment {number} differs from the model's mask on slice {index + 1}", REMEDY)
+            seen[number] += int(np.count_nonzero(mask))
+    for number, (_, _, voxels, _) in here.items():
+        if seen[number] != voxels:
+            raise ResultCheckFailed(f"SEG segment {number} has {seen[number]} voxels, the findings {voxels}", REMEDY)
+    return expected[len(here) :]
+
+
+def _segments_here(dataset: Dataset, expected: list[type_expected]) -> dict[int, type_expected]:
+    """By Segment Number; a label map's background (Pixel Padding Value, PS3.3 C.8.20.2) is none of ours."""
+    items = [item for item in dataset.SegmentSequence if not _is_background(dataset, item)]
+    if len(items) > len(expected):
+        raise ResultCheckFailed(f"SEG has {len(items)} segments, the findings {len(expected)}", REMEDY)
+    for item, (_, _, _, label) in zip(items, expected, strict=False):
+        if str(item.SegmentLabel) != label[:64].strip():
+            raise ResultCheckFailed("SEG calls a segment by another name than the findings", REMEDY)
+    return {int(item.SegmentNumber): one for item, one in zip(items, expected, strict=False)}
+
+
+def _is_background(dataset: Dataset, item: Dataset) -> bool:
+    return bool(dataset.SOPClassUID == LABEL_MAP_SEGMENTATION) and int(item.SegmentNumber) == dataset.get("PixelPaddingValue")
+
+
+def _frames(dataset: Dataset) -> Iterator[NDArray[np.uint8] | NDArray[np.uint16]]:
+    """Stored values (y, x) of each frame; bits follow one another without padding (PS3.5 8.1.1, D.2)."""
     rows, columns, frames = int(dataset.Rows), int(dataset.Columns), int(dataset.NumberOfFrames)
+    if dataset.BitsAllocated != 1:
+        size = rows * columns
+        for number in range(frames):
+            if dataset.BitsAllocated == 8:
+                yield np.frombuffer(dataset.PixelData, np.uint8, size, number * size).reshape(rows, columns)
+            else:
+                yield np.frombuffer(dataset.PixelData, np.uint16, size, number * size * 2).reshape(rows, columns)
+        return
     packed = np.frombuffer(dataset.PixelData, np.uint8)
     size, rest = divmod(rows * columns, 8)
     if rest:
         bits = np.unpackbits(packed, count=rows * columns * frames, bitorder="little")
-        yield from bits.reshape(frames, rows, columns).view(bool)
+        yield from bits.reshape(frames, rows, columns)
         return
     for number in range(frames):
         part = packed[number * size : (number + 1) * size]
-        yield np.unpackbits(part, bitorder="little").reshape(rows, columns).view(bool)
+        yield np.unpackbits(part, bitorder="little").reshape(rows, columns)
+
+
+def _masks(
+    dataset: Dataset, frame: Dataset, values: NDArray[np.uint8] | NDArray[np.uint16], here: Mapping[int, type_expected]
+) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    """(Segment Number, mask) of what one frame holds."""
+    if dataset.SOPClassUID == LABEL_MAP_SEGMENTATION:
+        if np.setdiff1d(np.unique(values), [int(dataset.PixelPaddingValue), *here]).size:
+            raise ResultCheckFailed("SEG holds values that are no segment of the findings", REMEDY)
+        yield from ((number, values == number) for number in here)
+        return
+    number = int(_group(dataset, frame, "SegmentIdentificationSequence").ReferencedSegmentNumber)
+    if number not in here:
+        raise ResultCheckFailed("SEG holds a segment that the findings do not", REMEDY)
+    full = int(dataset.MaximumFractionalValue) if dataset.SegmentationType == "FRACTIONAL" else 1
+    if full > 1 and not np.isin(values, (0, full)).all():
+        raise ResultCheckFailed("SEG holds fractions where the model has a mask", REMEDY)
+    yield number, values == full
 
 
 def _group(dataset: Dataset, frame: Dataset, keyword: str) -> Dataset:
@@ -87,7 +133,11 @@ def _slice_of(derivation: Dataset, slices: dict[tuple[str, int], int]) -> int:
 
 def _check_frame_of_reference(dataset: Dataset, image: Volume, source: Sources) -> None:
     written = str(dataset.get("FrameOfReferenceUID", ""))
-    if written != image.frame_of_reference_uid or written not in source.received_frames_of_reference:
+    if source.received_frames_of_reference:
+        right = written == image.frame_of_reference_uid and written in source.received_frames_of_reference
+    else:
+        right = written in ("", derived_frame_of_reference(source.series_instance_uid))
+    if not right:
         raise ResultCheckFailed("SEG has another frame of reference than the source", REMEDY)
 
 

@@ -1,67 +1,109 @@
 """Reads the numbers of a written report and holds them against the findings."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 
 from dicomnode.domain.errors import ResultCheckFailed
-from dicomnode.domain.findings import Classification, Findings, Lesion
-from dicomnode.domain.imaging import Image2D, Volume
-from dicomnode.results.source import Sources
+from dicomnode.domain.findings import Classification, Findings, Lesion, Segment
+from dicomnode.domain.imaging import Image2D, SpacingOrigin, Volume
+from dicomnode.results.tracking import boxes_tracked, segment_tracked, statement_tracked
 
 REMEDY = "nothing was sent; keep the study and report this with the pipeline's name and version"
 MEASUREMENT_GROUP, TRACKING_IDENTIFIER, TRACKING_UID = "125007", "112039", "112040"
-VOLUME, LONG_AXIS, SHORT_AXIS, CERTAINTY = "118565006", "103339001", "103340004", "111012"
-MEAN, STANDARD_DEVIATION, DERIVATION, FINDING = "373098007", "386136009", "121401", "121071"
-# Half of the last decimal that is written (sr_groups), and the limits of binary fractions.
-TOLERANCES = {VOLUME: 0.0006, LONG_AXIS: 0.006, SHORT_AXIS: 0.006, MEAN: 0.06, STANDARD_DEVIATION: 0.06, CERTAINTY: 0.006}
+VOLUME, LONG_AXIS, SHORT_AXIS, CERTAINTY, AREA = "118565006", "103339001", "103340004", "111012", "42798000"
+MEAN, STANDARD_DEVIATION, DERIVATION = "373098007", "386136009", "121401"
+# Half of the last decimal that is written (sr_terms), and the limits of binary fractions.
+TOLERANCES = {
+    VOLUME: 0.0006,
+    LONG_AXIS: 0.006,
+    SHORT_AXIS: 0.006,
+    MEAN: 0.06,
+    STANDARD_DEVIATION: 0.06,
+    CERTAINTY: 0.006,
+    AREA: 0.006,
+}
+VIEWERS_TOOLS = "Cornerstone3DTools@"  # a display form's Tracking Identifier names the tool that draws it
 
 
-def check_report(dataset: Dataset, findings: Findings, _image: Volume | Image2D, _source: Sources) -> None:
-    """Raises ResultCheckFailed unless the report holds every lesion and statement with its numbers, and no other group."""
-    groups = list(_groups(dataset))
-    lesions = {lesion.tracking_uid: lesion for lesion in findings.lesions}
-    statements = {statement.name: statement for statement in findings.classifications}
-    for group in groups:
-        uid, name = _value_of(group, TRACKING_UID), _value_of(group, TRACKING_IDENTIFIER)
-        if uid in lesions:
-            _check_lesion(group, lesions.pop(uid))
-        elif name in statements:
-            _check_statement(group, statements.pop(name))
-        elif findings.lesions or findings.classifications:
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    """One group of the report."""
+
+    label: str
+    identifier: str
+    numbers: dict[str, float]
+    statement: Classification | None = None
+
+
+def check_report(dataset: Dataset, findings: Findings, image: Volume | Image2D, series_instance_uid: str) -> None:
+    """Raises ResultCheckFailed unless the report holds every lesion, box and statement with its numbers, and no other group.
+
+    Organs stand in it only where there is none of these.
+    """
+    expected = _expected(findings, image, series_instance_uid)
+    for group in _groups(dataset):
+        uid = _value_of(group, TRACKING_UID)
+        if uid not in expected:
             raise ResultCheckFailed("SR holds a measurement group that the findings do not", REMEDY)
-    if lesions or statements:
-        raise ResultCheckFailed(f"SR lacks {len(lesions)} lesions and {len(statements)} statements", REMEDY)
+        _check_group(group, expected.pop(uid))
+    if expected:
+        raise ResultCheckFailed(f"SR lacks {len(expected)} of the findings", REMEDY)
     if dataset.VerificationFlag != "UNVERIFIED":
         raise ResultCheckFailed("SR claims that a person verified it", REMEDY)
 
 
-def _check_lesion(group: Dataset, lesion: Lesion) -> None:
-    if _value_of(group, TRACKING_IDENTIFIER) != lesion.tracking_id:
-        raise ResultCheckFailed(f"SR: tracking identifier of {lesion.label} differs from the findings", REMEDY)
-    expected = {
-        VOLUME: lesion.volume_ml,
+def _expected(findings: Findings, image: Volume | Image2D, series_instance_uid: str) -> dict[str, _Expected]:
+    found: dict[str, _Expected] = {}
+    for statement in findings.classifications:
+        tracked = statement_tracked(findings, series_instance_uid, statement)
+        numbers = {CERTAINTY: statement.probability * 100}
+        found[tracked.uid] = _Expected(statement.name, tracked.identifier, numbers, statement)
+    for lesion in findings.lesions:
+        found[lesion.tracking_uid] = _Expected(lesion.label, lesion.tracking_id, _numbers_of(lesion, image))
+    for box, tracked in boxes_tracked(findings, series_instance_uid):
+        found[tracked.uid] = _Expected(box.label, tracked.identifier, {CERTAINTY: box.probability * 100})
+    if not found:
+        for one in findings.label_maps:
+            for segment in one.segments:
+                if segment.voxels > 0:
+                    tracked = segment_tracked(findings, series_instance_uid, one, segment)
+                    found[tracked.uid] = _Expected(segment.label, tracked.identifier, _size_of(segment, image))
+    return found
+
+
+def _numbers_of(lesion: Lesion, image: Volume | Image2D) -> dict[str, float]:
+    numbers = {
         LONG_AXIS: lesion.long_axis_mm,
         SHORT_AXIS: lesion.short_axis_mm,
         MEAN: lesion.mean,
         STANDARD_DEVIATION: lesion.std,
         CERTAINTY: lesion.probability * 100,
     }
-    _check_numbers(group, expected, lesion.label)
+    return numbers | {VOLUME: lesion.volume_ml} if isinstance(image, Volume) else numbers
 
 
-def _check_statement(group: Dataset, statement: Classification) -> None:
-    _check_numbers(group, {CERTAINTY: statement.probability * 100}, statement.name)
-    finding = _value_of(group, statement.finding.value)
-    if finding != statement.value_code.value:
-        raise ResultCheckFailed(f"SR: {statement.name} has another value than the findings", REMEDY)
+def _size_of(segment: Segment, image: Volume | Image2D) -> dict[str, float]:
+    if isinstance(image, Volume):
+        return {VOLUME: segment.volume_ml}
+    if image.pixel_spacing_mm is not None and image.spacing_origin is SpacingOrigin.CALIBRATED:
+        return {AREA: segment.voxels * image.pixel_spacing_mm[0] * image.pixel_spacing_mm[1]}
+    return {AREA: segment.voxels}
 
 
-def _check_numbers(group: Dataset, expected: dict[str, float], what: str) -> None:
+def _check_group(group: Dataset, expected: _Expected) -> None:
+    identifier = _value_of(group, TRACKING_IDENTIFIER)
+    if identifier != expected.identifier and not identifier.startswith(VIEWERS_TOOLS):
+        raise ResultCheckFailed(f"SR: tracking identifier of {expected.label} differs from the findings", REMEDY)
     written = _numbers(group)
-    for code, value in expected.items():
-        if code not in written or abs(written[code] - value) > TOLERANCES[code]:
-            raise ResultCheckFailed(f"SR: a number of {what} differs from the findings", REMEDY)
+    if written.keys() != expected.numbers.keys() or any(
+        abs(written[code] - value) > TOLERANCES[code] for code, value in expected.numbers.items()
+    ):
+        raise ResultCheckFailed(f"SR: a number of {expected.label} differs from the findings", REMEDY)
+    statement = expected.statement
+    if statement is not None and _value_of(group, statement.finding.value) != statement.value_code.value:
+        raise ResultCheckFailed(f"SR: {statement.name} has another value than the findings", REMEDY)
 
 
 def _groups(item: Dataset) -> Iterator[Dataset]:

@@ -141,7 +141,7 @@ def make_context(outcome: Findings | Refusal, sources: Sources, request: ResultR
 
 
 def digest_of(value: object) -> str:
-    """SHA-256 (hex) over values and arrays of a seam's dataclass; `timings_s` and `run` say nothing about the image: left out."""
+    """SHA-256 (hex) of a seam's dataclass with its arrays; `timings_s` and `run` say nothing about the image: left out."""
     digest = hashlib.sha256()
     for chunk in _canonical(value):
         digest.update(chunk)

@@ -19,6 +19,8 @@ from pydicom.uid import CTImageStorage
 
 from dicomnode.domain.errors import ResultCheckFailed
 from dicomnode.domain.imaging import FrameRef, Image2D, Volume
+from dicomnode.domain.profiles import CharacterSet
+from dicomnode.domain.uids import derived_uid
 
 # Type 2 in the Patient and General Study modules (PS3.3 C.7.1.1, C.7.2.1): must be there, may be empty.
 TYPE_2_IDENTITY = (
@@ -44,7 +46,8 @@ class Sources:
 
     headers_by_uid: every instance of the series that was read. slice_headers: one per slice of the image (multi-frame
     instances repeat), empty without an image; frame_numbers: 1-based, the same.
-    identity: patient and study as received, in the character set of the source.
+    identity: patient and study as received, in the character set of the source. frame_of_reference_uid: of the working copies;
+    a derived one where received_frames_of_reference is empty and the image is a volume.
     """
 
     headers: tuple[Dataset, ...]
@@ -92,12 +95,20 @@ def read_sources(paths: Sequence[Path], image: Volume | Image2D | None) -> Sourc
     slice_headers = tuple(by_uid[frame.sop_instance_uid] for frame in frames)
     headers = tuple({id(header): header for header in slice_headers}.values()) or tuple(sorted(read, key=_reading_order))
     received = frozenset(str(header.FrameOfReferenceUID) for header in read if header.get("FrameOfReferenceUID"))
-    frame_of_reference = image.frame_of_reference_uid if isinstance(image, Volume) else next(iter(sorted(received)), "")
+    frame_of_reference = next(iter(sorted(received)), "")
+    if isinstance(image, Volume):
+        # Writers insist on one; whether it leaves the node with an object is the profile's choice.
+        frame_of_reference = image.frame_of_reference_uid or derived_frame_of_reference(str(read[0].SeriesInstanceUID))
     identity = _identity(headers[0])
     for header in read:
         _mend(header, image, frame_of_reference)
     numbers = tuple(frame.frame_number for frame in frames)
     return Sources(headers, by_uid, slice_headers, numbers, identity, frame_of_reference, received)
+
+
+def derived_frame_of_reference(series_instance_uid: str) -> str:
+    """The UID for the space of a series that names none: the same for all results of it."""
+    return derived_uid(("frame of reference", series_instance_uid))
 
 
 def _frames(image: Volume | Image2D | None) -> tuple[FrameRef, ...]:
@@ -154,10 +165,13 @@ def _share_geometry(header: Dataset) -> None:
             shared[keyword] = first[keyword]
 
 
-def restore_identity(dataset: Any, sources: Sources) -> None:
-    """Patient and study of a built object become the source's own, in its character set unless our text needs UTF-8."""
+def restore_identity(dataset: Any, sources: Sources, character_set: CharacterSet = CharacterSet.SOURCE) -> None:
+    """Patient and study of a built object become the source's own.
+
+    They keep its character set and bytes, unless the profile or text of ours needs UTF-8.
+    """
     identity = sources.identity
-    if not _is_ascii(dataset) or not _survives_writing(identity):
+    if character_set is CharacterSet.UTF_8 or not _is_ascii(dataset) or not _survives_writing(identity):
         identity = _in_utf_8(identity)
     dataset.copy_patient_and_study_information(identity)
     for keyword in ("SpecificCharacterSet", "TimezoneOffsetFromUTC"):

@@ -4,47 +4,60 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import highdicom as hd
-from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code as DicomCode
 
 from dicomnode.domain.findings import Findings
 from dicomnode.domain.imaging import Image2D, Volume
 from dicomnode.domain.profiles import ResultKind
 from dicomnode.results.context import Context
+from dicomnode.results.seg_plan import plan
 from dicomnode.results.sr_document import make_document, observer, procedure_reported
 from dicomnode.results.sr_groups import Report, all_groups, key_slices
+from dicomnode.results.sr_library import library, library_images
+from dicomnode.results.sr_terms import COMMENT
 from dicomnode.results.sr_text import text_report
 
-# What TID 1602 and the modality's descriptors need; highdicom raises AttributeError without them.
-LIBRARY_KEYWORDS = ("PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient", "SliceThickness", "FrameOfReferenceUID")
+QUALITATIVE_EVALUATIONS = DicomCode("C0034375", "UMLS", "Qualitative Evaluations")
 
 
 def build_report(
     context: Context, findings: Findings, image: Volume | Image2D, built: Mapping[ResultKind, Sequence[Any]]
 ) -> list[Any]:
     """The report on findings. Where there is nothing to measure and nothing to state it is a text: never an empty TID 1500."""
-    segmentation = next(iter(built.get(ResultKind.SEG, ())), None)
-    report = Report(context, findings, image, segmentation)
+    segmentations = tuple(built.get(ResultKind.SEG, ()))
+    report = Report(context, findings, image, plan(context, findings, image), segmentations)
     groups = all_groups(report)
     if not groups:
         return [text_report(context, {"Findings": [_nothing(context, findings)]})]
-    key_headers = [context.sources.slice_headers[index] for index in key_slices(report)]
-    library = [header for header in _unique(key_headers) if all(keyword in header for keyword in LIBRARY_KEYWORDS)]
+    sources = context.sources
+    key_headers = [sources.slice_headers[index] for index in key_slices(report)]
+    images, library_note = library_images(sources.headers, key_headers, context.profile.library_images)
     content = hd.sr.MeasurementReport(
         observation_context=observer(context),
         procedure_reported=procedure_reported(context),
         imaging_measurements=groups,
         title=codes.cid7021.ImagingMeasurementReport,
-        referenced_images=library or None,
     )
-    evidence = list(context.sources.headers) + ([segmentation] if segmentation is not None else [])
-    return [make_document(context, content, evidence, "SR")]
+    root = content[0].ContentSequence
+    for item in library(images, own_frame_of_reference=bool(sources.received_frames_of_reference)):
+        root.insert(len(root) - 1, item)  # before the measurements, as TID 1500 orders them
+    notes = [note for note in (report.plan.note, library_note) if note]
+    if notes:
+        root.append(_notes(notes))
+    what = "SR display" if report.for_viewer else "SR"
+    return [make_document(context, content, [*sources.headers, *segmentations], what)]
+
+
+def _notes(notes: Sequence[str]) -> Any:
+    """What the report cannot say in groups, in the container that TID 1500 has for evaluations without measurements."""
+    container = hd.sr.ContainerContentItem(QUALITATIVE_EVALUATIONS, relationship_type="CONTAINS")
+    container.ContentSequence = hd.sr.ContentSequence(
+        [hd.sr.TextContentItem(COMMENT, note, relationship_type="CONTAINS") for note in notes]
+    )
+    return container
 
 
 def _nothing(context: Context, findings: Findings) -> str:
     notes = "".join(f" Note: {warning}." for warning in findings.warnings)
     return f"AI {context.model.name} {context.model.version} ran and reported no finding.{notes}"
-
-
-def _unique(headers: list[Dataset]) -> list[Dataset]:
-    return list({id(header): header for header in headers}.values())

@@ -1,4 +1,7 @@
-"""What every report of ours is: Comprehensive 3D SR, unverified, observed by the algorithm (PS3.16 TID 1001, 1004)."""
+"""What every report of ours is: an SR, unverified, observed by the algorithm (PS3.16 TID 1001, 1004).
+
+Comprehensive 3D SR, or Comprehensive SR where a destination cannot take that.
+"""
 
 from typing import Any
 
@@ -8,7 +11,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as DicomCode
 
 from dicomnode.domain.equipment import MANUFACTURER, MODEL_NAME
-from dicomnode.domain.results import ResultKind
+from dicomnode.domain.profiles import ResultKind, SrClass
 from dicomnode.results import equipment
 from dicomnode.results.context import Context
 from dicomnode.results.source import restore_identity
@@ -22,8 +25,8 @@ PROCEDURES = {
 }
 
 
-def observer(context: Context) -> Any:
-    """TID 1001, 1004: the algorithm as the observing device."""
+def device_context(context: Context) -> Any:
+    """TID 1002, 1004: the algorithm as the observing device."""
     device = hd.sr.DeviceObserverIdentifyingAttributes(
         uid=equipment.device_uid(context.model, context.request.uid_root),
         name=MODEL_NAME,
@@ -31,9 +34,16 @@ def observer(context: Context) -> Any:
         model_name=context.model.name,
         serial_number=equipment.device_serial_number(context.model),
     )
-    return hd.sr.ObservationContext(
-        observer_device_context=hd.sr.ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=device)
-    )
+    return hd.sr.ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=device)
+
+
+# Our coordinates lie in images (SCOORD), so that the same content is right in both.
+CLASSES = {SrClass.COMPREHENSIVE_3D: hd.sr.Comprehensive3DSR, SrClass.COMPREHENSIVE: hd.sr.ComprehensiveSR}
+
+
+def observer(context: Context) -> Any:
+    """TID 1001: who observed."""
+    return hd.sr.ObservationContext(observer_device_context=device_context(context))
 
 
 def procedure_reported(context: Context) -> Any:
@@ -46,9 +56,9 @@ def procedure_reported(context: Context) -> Any:
 
 
 def make_document(context: Context, content: Any, evidence: list[Dataset], what: str) -> Any:
-    """Comprehensive 3D SR around a content tree: complete, not final, not verified by anybody."""
+    """An SR of the profile's class around a content tree: complete, not final, not verified by anybody."""
     kind = ResultKind.SR
-    dataset = hd.sr.Comprehensive3DSR(
+    dataset = CLASSES[context.profile.sr_class](
         evidence=evidence,
         content=content,
         series_instance_uid=context.uid(kind, "series"),
@@ -66,7 +76,7 @@ def make_document(context: Context, content: Any, evidence: list[Dataset], what:
         series_description=context.description(what),
         contributing_equipment=equipment.contributing_equipment(context.model, context.moment, context.request.uid_root),
     )
-    restore_identity(dataset, context.sources)
+    restore_identity(dataset, context.sources, context.profile.character_set)
     return dataset
 
 

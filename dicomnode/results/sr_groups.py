@@ -1,5 +1,5 @@
-"""Measurement groups of the report (PS3.16): TID 1411 for a lesion or an organ with a segment, TID 1410 for a lesion without
-one, TID 1501 for a statement about the whole image.
+"""Measurement groups of the report (PS3.16): TID 1411 for what has a segment in a volume, TID 1410 for what has an outline
+only (a lesion without segment, a box, anything on a projection image), TID 1501 for a statement about the whole image.
 
 For a viewer every number carries an outline: OHIF 3.13 blanks the page of a report in which one group has no coordinates.
 """
@@ -13,70 +13,60 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.sr.codedict import codes
-from pydicom.sr.coding import Code as DicomCode
 
 from dicomnode.domain.equipment import MANUFACTURER
-from dicomnode.domain.findings import Classification, Findings, LabelMap, Lesion, Segment
-from dicomnode.domain.imaging import Image2D, Volume
-from dicomnode.domain.profiles import ResultKind, SrForm
+from dicomnode.domain.findings import Box, Classification, Findings, LabelMap, Lesion, Segment
+from dicomnode.domain.imaging import Image2D, SpacingOrigin, Volume
+from dicomnode.domain.profiles import SrForm
+from dicomnode.results import sr_terms as terms
 from dicomnode.results.context import Context
 from dicomnode.results.outlines import border, key_slice, lesion_outline, outlines
-from dicomnode.results.seg import dicom_code, segment_numbers
+from dicomnode.results.seg import dicom_code
+from dicomnode.results.seg_plan import SegPlan
+from dicomnode.results.tracking import Tracked, boxes_tracked, segment_tracked, statement_tracked
 from dicomnode.results.wording import capitalized, percent
 
-LONG_AXIS = codes.SCT.LongAxis
-SHORT_AXIS = codes.SCT.ShortAxis
-VOLUME = codes.SCT.Volume
-CERTAINTY = codes.DCM.CertaintyOfFinding
-ATTENUATION = codes.DCM.AttenuationCoefficient
-INTENSITY = codes.cid7469.MRSignalIntensity
-MEAN = codes.SCT.Mean
-STANDARD_DEVIATION = codes.SCT.StandardDeviation
-COMMENT = DicomCode("121106", "DCM", "Comment")
-LATERALITY = {"left": codes.SCT.Left, "right": codes.SCT.Right}
-
-MILLILITRE = DicomCode("mL", "UCUM", "mL")
-MILLIMETRE = DicomCode("mm", "UCUM", "mm")
-PERCENT = DicomCode("%", "UCUM", "%")
-INTENSITY_UNITS = {"[hnsf'U]": DicomCode("[hnsf'U]", "UCUM", "Hounsfield unit")}
-NO_UNIT = DicomCode("1", "UCUM", "no units")
-
-# Decimals written: finer than any model is right, coarse enough to be read.
-ML_DECIMALS, MM_DECIMALS, INTENSITY_DECIMALS, PERCENT_DECIMALS = 3, 2, 1, 2
+type_curve = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the groups of one report are made from. `affine` is None for a projection image."""
+    """What the groups of one report are made from. `segmentations`: the instances that `plan` says, none if none was made."""
 
     context: Context
     findings: Findings
     image: Volume | Image2D
-    segmentation: Dataset | None
+    plan: SegPlan
+    segmentations: tuple[Dataset, ...]
 
     @property
     def affine(self) -> NDArray[np.float64] | None:
-        """Voxel → LPS of a volume."""
+        """Voxel → LPS of a volume, None for a projection image."""
         return self.image.affine if isinstance(self.image, Volume) else None
 
     @property
-    def intensity_unit(self) -> DicomCode:
-        """Unit of mean and standard deviation."""
-        unit = self.image.unit if isinstance(self.image, Volume) else "1"
-        return INTENSITY_UNITS.get(unit, NO_UNIT if unit in ("", "1") else DicomCode(unit, "UCUM", unit))
+    def series_instance_uid(self) -> str:
+        """Of the source."""
+        return self.context.sources.series_instance_uid
 
-    def outline_of(self, lesion: Lesion) -> tuple[int, NDArray[np.float64]]:
+    @property
+    def for_viewer(self) -> bool:
+        """Whether a viewer must be able to draw it."""
+        return self.context.profile.sr_form is SrForm.OHIF
+
+    def outline_of(self, lesion: Lesion) -> tuple[int, type_curve]:
         """(slice index, closed curve)."""
         affine = self.affine
         return lesion_outline(self.findings, lesion, np.eye(4) if affine is None else affine)
 
 
 def all_groups(report: Report) -> list[Any]:
-    """Statements first, then lesions; organs only where there is neither, so that the report is never empty."""
+    """Statements first, then lesions and boxes; organs only where there is none of these, so that no report is empty."""
     findings = report.findings
     groups = [statement_group(report, one) for one in findings.classifications]
     groups += [lesion_group(report, one) for one in findings.lesions]
-    if not groups and report.segmentation is not None:
+    groups += [box_group(report, box, tracked) for box, tracked in boxes_tracked(findings, report.series_instance_uid)]
+    if not groups:
         groups = [organ_group(report, one, segment) for one, segment in organs(findings)]
     return groups
 
@@ -93,46 +83,41 @@ def organs(findings: Findings) -> list[tuple[LabelMap, Segment]]:
 
 
 def shown_slice(report: Report) -> int:
-    """The slice that stands for the whole image: of the most probable lesion, else the middle one."""
+    """The slice that stands for the whole image: of the most probable lesion or box, else the middle one."""
     findings = report.findings
     if findings.lesions:
         return key_slice(findings, max(findings.lesions, key=lambda one: one.probability))
+    if findings.boxes:
+        return _middle(max(findings.boxes, key=lambda one: one.probability))
     return len(report.context.sources.slice_headers) // 2
 
 
 def key_slices(report: Report) -> list[int]:
     """Slices whose images the report leans on, ascending."""
-    chosen = {shown_slice(report)} | {report.outline_of(one)[0] for one in report.findings.lesions}
-    if not report.findings.lesions and not report.findings.classifications:
-        chosen |= {_largest_slice(one, segment) for one, segment in organs(report.findings)}
+    findings = report.findings
+    chosen = {shown_slice(report)} | {report.outline_of(one)[0] for one in findings.lesions}
+    chosen |= {_middle(box) for box, _ in boxes_tracked(findings, report.series_instance_uid)}
+    if not (findings.lesions or findings.classifications or findings.boxes):
+        chosen |= {_largest_slice(one, segment) for one, segment in organs(findings)}
     return sorted(chosen)
 
 
 def statement_group(report: Report, one: Classification) -> Any:
     """TID 1501: finding, qualitative value, probability, algorithm; coordinates are the whole slice's border."""
-    header = report.context.sources.slice_headers[shown_slice(report)]
-    coordinates = _coordinates(report, shown_slice(report), border(int(header.Rows), int(header.Columns)))
-    certainty = hd.sr.Measurement(
-        name=CERTAINTY,
-        value=round(one.probability * 100, PERCENT_DECIMALS),
-        unit=PERCENT,
-        algorithm_id=algorithm(report.context),
-    )
+    index = shown_slice(report)
+    header = report.context.sources.slice_headers[index]
     group = hd.sr.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=hd.sr.TrackingIdentifier(
-            uid=report.context.uid(ResultKind.SR, "statement", one.name), identifier=one.name
-        ),
+        tracking_identifier=_tracking(report, statement_tracked(report.findings, report.series_instance_uid, one)),
         finding_type=dicom_code(one.finding),
-        measurements=[certainty],
+        measurements=[terms.certainty(one.probability, algorithm(report.context))],
         qualitative_evaluations=[hd.sr.QualitativeEvaluation(dicom_code(one.finding), dicom_code(one.value_code))],
     )
-    _draw(report, group, coordinates)
-    _comment(group, _statement_text(report, one))
-    return group
+    return _finished(report, group, index, border(int(header.Rows), int(header.Columns)), _statement_text(report, one))
 
 
 def _statement_text(report: Report, one: Classification) -> str:
-    sizes = "".join(f" {segment.label}: {segment.volume_ml:.0f} ml." for _, segment in organs(report.findings))
+    volume = isinstance(report.image, Volume)
+    sizes = "".join(f" {segment.label}: {segment.volume_ml:.0f} ml." for _, segment in organs(report.findings) if volume)
     warnings = "".join(f" Note: {warning}." for warning in report.findings.warnings)
     model = report.context.model
     certainty = f"probability {percent(one.probability)} (threshold {percent(one.threshold)})"
@@ -145,69 +130,101 @@ def lesion_group(report: Report, lesion: Lesion) -> Any:
     segments = {(one.name, segment.number): segment for one in report.findings.label_maps for segment in one.segments}
     found = segments.get(lesion.segment) if lesion.segment else None
     index, curve = report.outline_of(lesion)
-    finding = dicom_code(found.type) if found else codes.SCT.Lesion
     arguments: dict[str, Any] = {
-        "tracking_identifier": hd.sr.TrackingIdentifier(uid=lesion.tracking_uid, identifier=lesion.tracking_id),
-        "finding_type": finding,
+        "tracking_identifier": _tracking(report, Tracked(lesion.tracking_id, lesion.tracking_uid)),
+        "finding_type": dicom_code(found.type) if found else codes.SCT.Lesion,
         "finding_category": dicom_code(found.category) if found else None,
         "finding_sites": _sites(found, lesion.laterality),
         "algorithm_id": algorithm(report.context),
         "measurements": _lesion_measurements(report, lesion),
     }
-    number = segment_numbers(report.findings).get(lesion.segment) if lesion.segment else None
-    if number is not None and report.segmentation is not None:
-        group = hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-            referenced_segment=_referenced_segment(report, number), **arguments
-        )
-    else:
-        group = hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(
-            referenced_region=_region(report, index, curve), **arguments
-        )
-    _draw(report, group, _coordinates(report, index, curve))
-    _comment(group, lesion_text(report, lesion))
-    return group
+    group = _region_group(report, lesion.segment, index, curve, arguments)
+    return _finished(report, group, index, curve, lesion_text(report, lesion))
 
 
 def lesion_text(report: Report, lesion: Lesion) -> str:
     """The lesion's comment: OHIF's panel shows it as the label and keeps it when it takes the outline over."""
     side = f" ({lesion.laterality})" if lesion.laterality else ""
     size = f"{lesion.long_axis_mm:.1f} x {lesion.short_axis_mm:.1f} mm"
-    return (
-        f"{lesion.label}{side}: AI volume {lesion.volume_ml:.2f} ml, "
-        f"{size}, probability {percent(lesion.probability)}. {report.context.notice}."
-    )
+    volume = f"AI volume {lesion.volume_ml:.2f} ml, " if isinstance(report.image, Volume) else "AI "
+    return f"{lesion.label}{side}: {volume}{size}, probability {percent(lesion.probability)}. {report.context.notice}."
 
 
 def _lesion_measurements(report: Report, lesion: Lesion) -> list[Any]:
-    unit = report.intensity_unit
-    name = ATTENUATION if unit in INTENSITY_UNITS.values() else INTENSITY
-    return [
-        hd.sr.Measurement(name=VOLUME, value=round(lesion.volume_ml, ML_DECIMALS), unit=MILLILITRE),
-        hd.sr.Measurement(name=LONG_AXIS, value=round(lesion.long_axis_mm, MM_DECIMALS), unit=MILLIMETRE),
-        hd.sr.Measurement(name=SHORT_AXIS, value=round(lesion.short_axis_mm, MM_DECIMALS), unit=MILLIMETRE),
-        hd.sr.Measurement(name=name, value=round(lesion.mean, INTENSITY_DECIMALS), unit=unit, derivation=MEAN),
-        hd.sr.Measurement(name=name, value=round(lesion.std, INTENSITY_DECIMALS), unit=unit, derivation=STANDARD_DEVIATION),
-        hd.sr.Measurement(name=CERTAINTY, value=round(lesion.probability * 100, PERCENT_DECIMALS), unit=PERCENT),
+    unit = terms.intensity_unit(report.image.unit if isinstance(report.image, Volume) else "1")
+    name = terms.ATTENUATION if unit in terms.INTENSITY_UNITS.values() else terms.INTENSITY
+    mean, deviation = (round(value, terms.INTENSITY_DECIMALS) for value in (lesion.mean, lesion.std))
+    long_axis, short_axis = (round(value, terms.MM_DECIMALS) for value in (lesion.long_axis_mm, lesion.short_axis_mm))
+    numbers = [
+        hd.sr.Measurement(name=terms.LONG_AXIS, value=long_axis, unit=terms.MILLIMETRE),
+        hd.sr.Measurement(name=terms.SHORT_AXIS, value=short_axis, unit=terms.MILLIMETRE),
+        hd.sr.Measurement(name=name, value=mean, unit=unit, derivation=terms.MEAN),
+        hd.sr.Measurement(name=name, value=deviation, unit=unit, derivation=terms.STANDARD_DEVIATION),
+        terms.certainty(lesion.probability),
     ]
+    if isinstance(report.image, Volume):  # a projection image has no volumes
+        volume = round(lesion.volume_ml, terms.ML_DECIMALS)
+        numbers.insert(0, hd.sr.Measurement(name=terms.VOLUME, value=volume, unit=terms.MILLILITRE))
+    return numbers
+
+
+def box_group(report: Report, box: Box, tracked: Tracked) -> Any:
+    """TID 1410: a detector's box with its probability, on its middle slice."""
+    index, curve = _middle(box), box_outline(box)
+    group = hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=_tracking(report, tracked),
+        referenced_region=_region(report, index, curve),
+        finding_type=codes.SCT.Lesion,
+        algorithm_id=algorithm(report.context),
+        measurements=[terms.certainty(box.probability)],
+    )
+    text = f"{box.label}: probability {percent(box.probability)}. {report.context.notice}."
+    return _finished(report, group, index, curve, text)
+
+
+def box_outline(box: Box) -> type_curve:
+    """Its closed rectangle in image coordinates (column, row): pixel n reaches from n to n + 1 (PS3.3 C.18.6.1.1)."""
+    (top, left), (bottom, right) = box.start[1:], box.stop[1:]
+    return np.array([[left, top], [right, top], [right, bottom], [left, bottom], [left, top]], np.float64)
+
+
+def _middle(box: Box) -> int:
+    return (box.start[0] + box.stop[0] - 1) // 2
 
 
 def organ_group(report: Report, one: LabelMap, segment: Segment) -> Any:
-    """TID 1411 with the volume alone."""
-    number = segment_numbers(report.findings)[(one.name, segment.number)]
-    uid = segment.tracking_uid or report.context.uid(ResultKind.SR, "organ", one.name, str(segment.number))
-    group = hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=hd.sr.TrackingIdentifier(uid=uid, identifier=segment.tracking_id or segment.label),
-        finding_type=dicom_code(segment.type),
-        finding_category=dicom_code(segment.category),
-        finding_sites=_sites(segment, ""),
-        algorithm_id=algorithm(report.context),
-        measurements=[hd.sr.Measurement(name=VOLUME, value=round(segment.volume_ml, ML_DECIMALS), unit=MILLILITRE)],
-        referenced_segment=_referenced_segment(report, number),
-    )
+    """The segment's size alone: its volume (TID 1411), or its area on a projection image (TID 1410)."""
     index = _largest_slice(one, segment)
-    _draw(report, group, _coordinates(report, index, outlines(one.labels[index] == segment.number)[0]))
-    _comment(group, f"{segment.label}: AI volume {segment.volume_ml:.2f} ml. {report.context.notice}.")
-    return group
+    curve = outlines(one.labels[index] == segment.number)[0]
+    number, text = _size(report.image, segment)
+    arguments: dict[str, Any] = {
+        "tracking_identifier": _tracking(report, segment_tracked(report.findings, report.series_instance_uid, one, segment)),
+        "finding_type": dicom_code(segment.type),
+        "finding_category": dicom_code(segment.category),
+        "finding_sites": _sites(segment, ""),
+        "algorithm_id": algorithm(report.context),
+        "measurements": [number],
+    }
+    group = _region_group(report, (one.name, segment.number), index, curve, arguments)
+    return _finished(report, group, index, curve, f"{segment.label}: AI {text}. {report.context.notice}.")
+
+
+def _size(image: Volume | Image2D, segment: Segment) -> tuple[Any, str]:
+    """Measurement and words. Area in mm² only where the spacing is the patient's: at the detector all is magnified."""
+    if isinstance(image, Volume):
+        volume = round(segment.volume_ml, terms.ML_DECIMALS)
+        return (
+            hd.sr.Measurement(name=terms.VOLUME, value=volume, unit=terms.MILLILITRE),
+            f"volume {segment.volume_ml:.2f} ml",
+        )
+    if image.pixel_spacing_mm is not None and image.spacing_origin is SpacingOrigin.CALIBRATED:
+        area = segment.voxels * image.pixel_spacing_mm[0] * image.pixel_spacing_mm[1]
+        value = round(area, terms.AREA_DECIMALS)
+        return hd.sr.Measurement(name=terms.AREA, value=value, unit=terms.SQUARE_MILLIMETRE), f"area {area:.0f} mm2"
+    return (
+        hd.sr.Measurement(name=terms.AREA, value=segment.voxels, unit=terms.PIXELS),
+        f"area {segment.voxels} pixels, no calibrated pixel spacing",
+    )
 
 
 def algorithm(context: Context) -> Any:
@@ -221,6 +238,23 @@ def algorithm(context: Context) -> Any:
     )
 
 
+def _region_group(
+    report: Report, segment: tuple[str, int] | None, index: int, curve: type_curve, arguments: dict[str, Any]
+) -> Any:
+    """TID 1411 on a segment that was made of a volume, else TID 1410 on the outline."""
+    place = report.plan.places().get(segment) if segment and isinstance(report.image, Volume) else None
+    if place is not None and report.segmentations:
+        return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+            referenced_segment=_referenced_segment(report, *place), **arguments
+        )
+    return hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_region=_region(report, index, curve), **arguments)
+
+
+def _tracking(report: Report, tracked: Tracked) -> Any:
+    identifier = terms.VIEWER_TOOL if report.for_viewer else tracked.identifier
+    return hd.sr.TrackingIdentifier(uid=tracked.uid, identifier=identifier)
+
+
 def _largest_slice(one: LabelMap, segment: Segment) -> int:
     return int(np.argmax([np.count_nonzero(labels == segment.number) for labels in one.labels]))
 
@@ -228,16 +262,16 @@ def _largest_slice(one: LabelMap, segment: Segment) -> int:
 def _sites(segment: Segment | None, laterality: str) -> list[Any] | None:
     if segment is None or segment.anatomy is None:
         return None
-    return [hd.sr.FindingSite(dicom_code(segment.anatomy), laterality=LATERALITY.get(laterality))]
+    return [hd.sr.FindingSite(dicom_code(segment.anatomy), laterality=terms.LATERALITY.get(laterality))]
 
 
-def _referenced_segment(report: Report, number: int) -> Any:
-    assert report.segmentation is not None  # noqa: S101 - callers ask for a segment only where there is an object
+def _referenced_segment(report: Report, instance: int, number: int) -> Any:
+    segmentation = report.segmentations[instance]
     return hd.sr.ReferencedSegment(
-        sop_class_uid=report.segmentation.SOPClassUID,
-        sop_instance_uid=report.segmentation.SOPInstanceUID,
+        sop_class_uid=segmentation.SOPClassUID,
+        sop_instance_uid=segmentation.SOPInstanceUID,
         segment_number=number,
-        source_series=hd.sr.SourceSeriesForSegmentation(report.context.sources.series_instance_uid),
+        source_series=hd.sr.SourceSeriesForSegmentation(report.series_instance_uid),
     )
 
 
@@ -246,13 +280,13 @@ def _frame_numbers(report: Report, index: int) -> list[int] | None:
     return [report.context.sources.frame_numbers[index]] if int(header.get("NumberOfFrames") or 1) > 1 else None
 
 
-def _region(report: Report, index: int, curve: NDArray[np.float64]) -> Any:
+def _region(report: Report, index: int, curve: type_curve) -> Any:
     header = report.context.sources.slice_headers[index]
     source = hd.sr.SourceImageForRegion(header.SOPClassUID, header.SOPInstanceUID, _frame_numbers(report, index))
     return hd.sr.ImageRegion(graphic_type="POLYLINE", graphic_data=curve, source_image=source)
 
 
-def _coordinates(report: Report, index: int, curve: NDArray[np.float64]) -> Any:
+def _coordinates(report: Report, index: int, curve: type_curve) -> Any:
     header = report.context.sources.slice_headers[index]
     source = hd.sr.SourceImageForMeasurement(header.SOPClassUID, header.SOPInstanceUID, _frame_numbers(report, index))
     item = hd.sr.CoordinatesForMeasurement("POLYLINE", curve, source)
@@ -261,14 +295,13 @@ def _coordinates(report: Report, index: int, curve: NDArray[np.float64]) -> Any:
     return item
 
 
-def _draw(report: Report, group: Any, coordinates: Any) -> None:
-    """Puts the outline under every number; highdicom refuses that in TID 1410 and 1411, so it is done afterwards."""
-    if report.context.profile.sr_form is not SrForm.OHIF:
-        return
-    for item in group[0].ContentSequence:
-        if item.ValueType == "NUM":
-            item.ContentSequence = DicomSequence([*(item.get("ContentSequence") or []), coordinates])
-
-
-def _comment(group: Any, text: str) -> None:
-    group[0].ContentSequence.append(hd.sr.TextContentItem(name=COMMENT, value=text, relationship_type="CONTAINS"))
+def _finished(report: Report, group: Any, index: int, curve: type_curve, comment: str) -> Any:
+    """With the comment, and for a viewer the outline under every number, which highdicom refuses in TID 1410 and 1411."""
+    content = group[0].ContentSequence
+    if report.for_viewer:
+        coordinates = _coordinates(report, index, curve)
+        for item in content:
+            if item.ValueType == "NUM":
+                item.ContentSequence = DicomSequence([*(item.get("ContentSequence") or []), coordinates])
+    content.append(hd.sr.TextContentItem(name=terms.COMMENT, value=comment, relationship_type="CONTAINS"))
+    return group

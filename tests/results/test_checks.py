@@ -128,7 +128,7 @@ def rename_a_track(dataset: Dataset) -> None:
     ("change", "words"),
     [
         *((another_number(place), "a number of Nodule 1 differs") for place in range(6)),
-        (lose_a_group, "SR lacks 1 lesions"),
+        (lose_a_group, "SR lacks 1 of the findings"),
         (say_absent, "another value"),
         (rename_a_track, "tracking identifier"),
         (put("VerificationFlag", "VERIFIED"), "a person verified it"),

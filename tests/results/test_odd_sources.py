@@ -1,5 +1,6 @@
 """Patient and study of a result are the source's, however odd the source is."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,14 @@ import pytest
 
 from dicomnode.domain.errors import ResultCheckFailed
 from dicomnode.domain.imaging import Refusal, RefusalCode
-from dicomnode.domain.results import ResultKind
+from dicomnode.domain.profiles import SHIPPED, ResultKind, SegForm, WithoutFrameOfReference
 from dicomnode.results import build, verify
+from dicomnode.results.source import derived_frame_of_reference
 from tests.results.cases import request_for, small_findings, small_series, volume_of
 from tests.results.conftest import make_case
+from tests.results.test_report import texts
 
+SEG_AND_SR = (ResultKind.SEG, ResultKind.SR)
 IDENTITY = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "PatientAge", "StudyInstanceUID", "StudyID", "StudyDate",
     "StudyTime", "StudyDescription", "AccessionNumber", "ReferringPhysicianName", "IssuerOfPatientID",
@@ -86,11 +90,45 @@ def test_every_character_set_of_the_test_data_survives(test_data: Path, tmp_path
     assert seen > 20
 
 
-def test_a_source_without_a_frame_of_reference_gets_report_and_captures(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", list(SegForm))
+def test_without_a_frame_of_reference_each_frame_leans_on_its_source_image(tmp_path: Path, form: SegForm) -> None:
     paths = small_series(tmp_path / "ct", FrameOfReferenceUID=None)
-    made = make_case(paths, None, volume_of(paths), tmp_path / "results")
-    assert [one.kind for one in made.objects][:2] == ["SR", "SC"]
+    profile = replace(SHIPPED["archive"], seg_form=form, fallbacks=())
+    made = make_case(paths, None, volume_of(paths), tmp_path / "results", profiles=(profile,), kinds=SEG_AND_SR)
     verify(made.objects, made.findings, made.volume, paths)
+    headers = made.headers()
+    for dataset in made.of_kind(ResultKind.SEG):
+        assert "FrameOfReferenceUID" not in dataset
+        frames = dataset.PerFrameFunctionalGroupsSequence
+        sources = [headers[one.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID] for one in frames]
+        places = [one.FrameContentSequence[0].InStackPositionNumber for one in frames]
+        heights = [float(one.ImagePositionPatient[2]) for one in sources]
+        by_place = sorted(zip(places, heights, strict=True))
+        assert [height for _, height in by_place] == sorted(heights)
+        assert not any("PlanePositionSequence" in one for one in frames)
+        assert dataset.PatientOrientation == ["L", "P"]
+    report = made.of_kind(ResultKind.SR)[0]
+    assert not [one for one in report.iterall() if one.keyword == "FrameOfReferenceUID"]
+
+
+def test_a_derived_frame_of_reference_is_a_profile_s_choice_and_recorded(tmp_path: Path) -> None:
+    paths = small_series(tmp_path / "ct", FrameOfReferenceUID=None)
+    profile = replace(SHIPPED["archive"], without_frame_of_reference=WithoutFrameOfReference.DERIVED, fallbacks=())
+    made = make_case(paths, None, volume_of(paths), tmp_path / "results", profiles=(profile,), kinds=SEG_AND_SR)
+    verify(made.objects, made.findings, made.volume, paths)
+    (segmentation,), (report,) = made.of_kind(ResultKind.SEG), made.of_kind(ResultKind.SR)
+    assert segmentation.FrameOfReferenceUID == derived_frame_of_reference(made.volume.series_instance_uid)
+    assert any("have no frame of reference; that of the segmentation was derived" in text for text in texts(report))
+
+
+def test_a_destination_that_wants_no_segmentation_without_frame_of_reference_is_told_why_there_is_none(tmp_path: Path) -> None:
+    paths = small_series(tmp_path / "ct", FrameOfReferenceUID=None)
+    profile = replace(SHIPPED["ohif"], without_frame_of_reference=WithoutFrameOfReference.LEAVE_OUT)
+    made = make_case(paths, None, volume_of(paths), tmp_path / "results", profiles=(profile,), kinds=SEG_AND_SR)
+    verify(made.objects, made.findings, made.volume, paths)
+    assert {one.kind for one in made.objects} == {ResultKind.SR}
+    said = texts(made.of_kind(ResultKind.SR)[0])
+    assert "Segmentation: 0 of 4 segments shown, for the images have no frame of reference." in said
 
 
 def test_a_slice_whose_file_is_gone_stops_the_build(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_a_long_name_leaves_the_warning_in_the_description(case: Case, tmp_path:
     model = replace(case.findings.model, name="a_very_long_name_of_a_pipeline_" * 3)
     made = make_case(case.paths, replace(case.findings, model=model), case.volume, tmp_path, kinds=(ResultKind.SR,))
     assert len(made.objects[0].description) == 64
-    assert made.objects[0].description.endswith(" SR - DEMO, not for clinical use")
+    assert made.objects[0].description.endswith(" SR display - DEMO, not for clinical use")
 
 
 def test_values_that_look_alike_have_different_digests() -> None:

@@ -5,14 +5,17 @@ from pathlib import Path
 
 import highdicom as hd
 import numpy as np
+import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
 from dicomnode.domain.equipment import CONTRIBUTION_DESCRIPTION, MANUFACTURER
-from dicomnode.domain.profiles import DEFAULT_KINDS, SHIPPED
+from dicomnode.domain.profiles import DEFAULT_KINDS, SHIPPED, Fallback, SegForm, SrClass
 from dicomnode.domain.results import Predecessor, ResultKind
+from dicomnode.domain.sop_classes import LABEL_MAP_SEGMENTATION
 from dicomnode.results import verify
 from dicomnode.results.equipment import device_uid
+from dicomnode.results.sr_terms import VIEWER_TOOL
 from tests.results.cases import small_findings, small_series, volume_of
 from tests.results.conftest import Case, make_case
 
@@ -45,12 +48,22 @@ def value_types(item: Dataset) -> set[str]:
     return {item.ValueType}.union(*(value_types(child) for child in item.get("ContentSequence", [])))
 
 
-def test_a_reader_of_tid_1500_finds_each_lesion_with_its_numbers_and_units(case: Case) -> None:
+@pytest.fixture(scope="session")
+def archived(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """The same findings in the form for archives."""
+    folder = tmp_path_factory.mktemp("archived")
+    profile = SHIPPED["archive"].without_fallbacks()
+    return make_case(case.paths, case.findings, case.volume, folder, profiles=(profile,), kinds=NO_PICTURES)
+
+
+@pytest.mark.parametrize("form", ["case", "archived"])
+def test_a_reader_of_tid_1500_finds_each_lesion_with_its_numbers_and_units(request: pytest.FixtureRequest, form: str) -> None:
+    case: Case = request.getfixturevalue(form)
     document = hd.sr.Comprehensive3DSR.from_dataset(report(case))
     found = document.content.get_volumetric_roi_measurement_groups()
     assert len(found) == len(case.findings.lesions) == 2
     for group, lesion in zip(found, case.findings.lesions, strict=True):
-        assert group.tracking_identifier == lesion.tracking_id
+        assert group.tracking_identifier == (VIEWER_TOOL if form == "case" else lesion.tracking_id)
         assert group.tracking_uid == lesion.tracking_uid
         assert group.finding_type.value == "27925004"
         assert group.finding_sites[0].value.value == "39607008"
@@ -94,7 +107,7 @@ def test_every_number_is_inferred_from_a_closed_outline_on_a_source_slice(case: 
 
 def test_an_outline_runs_around_its_lesion_on_its_key_slice(case: Case) -> None:
     lesion = case.findings.lesions[0]
-    group = next(one for one in groups(report(case)) if lesion.tracking_id in texts(one))
+    group = next(one for one in groups(report(case)) if any(text.startswith(lesion.label) for text in texts(one)))
     outline = next(item for item in group.ContentSequence if item.ValueType == "NUM").ContentSequence[-1]
     points = np.array(outline.GraphicData, float).reshape(-1, 2)
     mask = case.findings.label_maps[1].labels[lesion.key_slice_index] == 1
@@ -134,12 +147,55 @@ def test_a_negative_result_is_a_statement_with_a_number_never_an_empty_report(ne
     assert any("Suspicious nodule: absent" in text for text in texts(group))
 
 
-def test_an_archive_gets_no_outlines_for_viewers(case: Case, tmp_path: Path) -> None:
-    made = make_case(case.paths, case.findings, case.volume, tmp_path, profiles=(SHIPPED["archive"],), kinds=NO_PICTURES)
-    verify(made.objects, made.findings, made.volume, made.paths)
-    assert "SCOORD" not in value_types(report(made))
+def test_an_archive_gets_no_outlines_and_no_tools_of_viewers(case: Case, archived: Case) -> None:
+    verify(archived.objects, archived.findings, archived.volume, archived.paths)
+    assert "SCOORD" not in value_types(report(archived))
+    assert not any("Cornerstone" in text for text in texts(report(archived)))
     assert "SCOORD" in value_types(report(case))
-    assert report(made).SOPInstanceUID != report(case).SOPInstanceUID
+    assert report(archived).SOPInstanceUID != report(case).SOPInstanceUID
+    assert " SR display - " in report(case).SeriesDescription
+    assert " SR - " in report(archived).SeriesDescription
+
+
+def test_destinations_of_one_study_share_what_they_want_alike(case: Case, archived: Case, tmp_path: Path) -> None:
+    profiles = tuple(SHIPPED[name].without_fallbacks() for name in ("ohif", "archive", "sc-only"))
+    made = make_case(case.paths, case.findings, case.volume, tmp_path, profiles=profiles)
+    verify(made.objects, made.findings, made.volume, made.paths)
+    of_kind = {kind: [one.profiles for one in made.objects if one.kind is kind] for kind in DEFAULT_KINDS}
+    assert of_kind[ResultKind.SEG] == [("ohif", "archive")]
+    assert of_kind[ResultKind.SR] == [("ohif",), ("archive",)]
+    assert set(of_kind[ResultKind.SC]) == {("ohif", "archive", "sc-only")}
+    alone = {one.sop_instance_uid: one.sha256 for one in (*case.objects, *archived.objects)}
+    assert {one.sop_instance_uid: one.sha256 for one in made.objects} == alone
+
+
+def test_a_fallback_waits_beside_the_object_whose_place_it_takes(case: Case, tmp_path: Path) -> None:
+    profile = replace(
+        SHIPPED["archive"],
+        seg_form=SegForm.LABELMAP,
+        fallbacks=(Fallback(ResultKind.SEG, SegForm.BINARY), Fallback(ResultKind.SR, SrClass.COMPREHENSIVE)),
+    )
+    made = make_case(case.paths, case.findings, case.volume, tmp_path, profiles=(profile,), kinds=NO_PICTURES)
+    verify(made.objects, made.findings, made.volume, made.paths)
+    kept = {one.sop_instance_uid: one for one in made.objects}
+    first = [one for one in made.objects if one.profiles == ("archive",)]
+    assert [(one.kind, one.sop_class_uid) for one in first] == [
+        (ResultKind.SEG, LABEL_MAP_SEGMENTATION),
+        (ResultKind.SEG, LABEL_MAP_SEGMENTATION),
+        (ResultKind.SR, "1.2.840.10008.5.1.4.1.1.88.34"),
+    ]
+    sent = {one.sop_instance_uid for one in first}
+    for refused in (LABEL_MAP_SEGMENTATION, "1.2.840.10008.5.1.4.1.1.88.34"):  # as a PACS of 2015 does
+        for one in made.objects:
+            if one.when_refused == refused and sent.intersection(one.replaces):
+                assert one.fallback_profiles == ("archive",)
+                assert {kept[uid].kind for uid in one.replaces} == {one.kind}
+                sent = (sent - set(one.replaces)) | {one.sop_instance_uid}
+    left = sorted((kept[uid] for uid in sent), key=lambda one: one.order)
+    assert [one.sop_class_uid for one in left] == ["1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.88.33"]
+    named = {str(one.value) for one in pydicom.dcmread(left[1].path).iterall() if one.keyword == "ReferencedSOPInstanceUID"}
+    assert left[0].sop_instance_uid in named
+    assert not named.intersection(one.sop_instance_uid for one in first)
 
 
 def test_organs_alone_are_reported_by_their_volumes(tmp_path: Path) -> None:
