@@ -1,4 +1,4 @@
-"""Benchmarks: how fast the node is beside others on this machine. `bench ingest`."""
+"""Benchmarks: how fast the node is beside others on this machine. `bench ingest`, `bench inference`."""
 
 import tempfile
 from collections.abc import Sequence
@@ -98,3 +98,34 @@ def _show(report: "Report") -> None:
     for title, columns, cells in tables(document):
         say()
         table(columns, cells, title=title)
+
+
+@app.command()
+def inference(
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds of each subject, as time allows.")] = 5,
+    slices: Annotated[int, typer.Option("--slices", min=8, help="Of the phantom series that is timed.")] = 100,
+    memory_slices: Annotated[int, typer.Option("--memory-slices", min=0, help="Of the one for memory; 0: none.")] = 300,
+    subject: Annotated[
+        list[str] | None, typer.Option("--subject", metavar="NAME", help="Only exact, fast or naive; may be repeated.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda …")] = "auto",
+    config: ConfigOption = None,  # noqa: ARG001 - on every command; measured is what is shipped
+    as_json: JsonOption = False,
+    debug: DebugOption = False,  # noqa: ARG001 - read where errors end
+) -> None:
+    """Chest CT from files to findings at both speeds, beside a naive MONAI script on the same files and weights."""
+    from dicomnode import logs
+    from dicomnode.bench.inference import InferencePlan
+    from dicomnode.bench.inference import inference as measured
+    from dicomnode.cli.progress import shares
+
+    logs.configure("bench", level="error")
+    plan = InferencePlan(rounds, slices, memory_slices, device=device, most_s=MOST_S, subjects=tuple(subject or ()))
+    with only_the_document_on_stdout(), shares() as tell:
+        report = measured(plan, tell)
+    report = replace(report, command="dicomnode bench inference")
+    if as_json:
+        print_json("bench.inference", report.as_json())
+    else:
+        _show(report)
+        say("  ".join(f"{name}: {value}" for name, value in report.notes.items()))
