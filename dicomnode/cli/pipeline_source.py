@@ -54,8 +54,8 @@ def fetch(source: str, workplace: Path, sha256: str | None) -> Fetched:
 
 
 def _bundle_in(copy: Path, source: str) -> Path:
-    """The folder that holds pipeline.toml, or else configs/metadata.json, nearest to the top."""
-    for pattern, up in (("pipeline.toml", 0), ("configs/metadata.json", 1)):
+    """The folder that holds pipeline.toml, or else a MONAI bundle's or nnU-Net's description, nearest to the top."""
+    for pattern, up in (("pipeline.toml", 0), ("configs/metadata.json", 1), ("plans.json", 0)):
         found = sorted(copy.rglob(pattern), key=lambda one: (len(one.parts), one))
         if found:
             return found[0].parents[up]

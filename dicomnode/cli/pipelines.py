@@ -170,14 +170,19 @@ def _say_added(info: "PipelineInfo", target: Path, doubts: tuple[str, ...] | Non
 def _drafted(fetched: "Fetched", source: str, name: str | None, modality: str | None) -> tuple[str, ...] | None:
     """What was guessed for a bundle that had no pipeline.toml; None where it had one."""
     from dicomnode.engines.drafting import draft_sidecar, pipeline_name
+    from dicomnode.engines.nnunet import draft_nnunet, is_nnunet
 
     path = fetched.folder / "pipeline.toml"
     if path.is_file():
         if name or modality:
             raise UsageError(f"{source} has a pipeline.toml of its own", "leave --name and --modality out, or correct the file")
         return None
+    named = name or pipeline_name(fetched.called)
     try:
-        draft = draft_sidecar(fetched.folder, name=name or pipeline_name(fetched.called), modality=modality)
+        if is_nnunet(fetched.folder):
+            draft = draft_nnunet(fetched.folder, named, modality)
+        else:
+            draft = draft_sidecar(fetched.folder, name=named, modality=modality)
     except PipelineError as error:
         raise PipelineError(error.what.replace(str(fetched.folder), source), error.remedy) from error
     path.write_text(draft.text, encoding="utf-8")

@@ -9,7 +9,8 @@ package, `find_pipelines` and `check_pipeline` load no torch: only `load_pipelin
 from typing import TYPE_CHECKING, Any
 
 from dicomnode.engines.catalogue import PipelineInfo, find_pipelines
-from dicomnode.engines.checking import CheckFinding, check_pipeline
+from dicomnode.engines.checking import check_pipeline
+from dicomnode.engines.findings import CheckFinding
 
 if TYPE_CHECKING:
     from dicomnode.engines.pipeline import Pipeline, load_pipeline

@@ -8,10 +8,10 @@ _OTHER_ROUTE = "correct the route that chose this series"
 
 def refuse_input(image: Volume | Image2D, rules: InputRules) -> Refusal | None:
     """A refusal for the wrong modality, a projection, or a stack that is too short, too coarse or too large."""
-    if image.headers.modality != rules.modality:
+    if rules.modality not in ("*", image.headers.modality):
         modality = image.headers.modality or "unknown"
         return Refusal(RefusalCode.WRONG_MODALITY, f"modality is {modality}, {rules.modality} expected", _OTHER_ROUTE)
-    if isinstance(image, Image2D) and rules.kind == "image":
+    if isinstance(image, Image2D) and rules.kind != "volume":
         return None
     if isinstance(image, Image2D):
         return Refusal(RefusalCode.UNSUPPORTED_CLASS, "a single projection image, a volume expected", _OTHER_ROUTE)

@@ -1,30 +1,22 @@
 """What keeps a folder from being a pipeline: everything that can be said without loading the model, torch or MONAI."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from dicomnode.domain.errors import PipelineError
 from dicomnode.engines.catalogue import PROGRAM_SUFFIXES, inference_file, read_metadata, verified_weights
 from dicomnode.engines.coding import PRIVATE_SCHEME
 from dicomnode.engines.digest import bundle_digest
 from dicomnode.engines.drafting import draft_sidecar
+from dicomnode.engines.findings import CheckFinding
 from dicomnode.engines.kinds import refuse_kind
+from dicomnode.engines.nnunet import nnunet_findings
 from dicomnode.engines.safety import OWN_WAY_KEYS, WANTED_KEYS, examine, from_memory, read_config
 from dicomnode.engines.sidecar import SIDECAR_NAME, Sidecar, parsed_sidecar, read_sidecar
 
 _OPTIONAL_KEYS = frozenset({"inferer", "postprocessing"})  # of a bundle that is run its own way
-
-
-@dataclass(frozen=True, slots=True)
-class CheckFinding:
-    """One thing that `pipelines check` says. A folder with no finding of level "error" can be loaded."""
-
-    level: Literal["error", "warning", "info"]
-    what: str
-    remedy: str = ""
 
 
 def check_pipeline(folder: Path, *, trusted_digests: frozenset[str] = frozenset()) -> tuple[CheckFinding, ...]:
@@ -37,6 +29,8 @@ def check_pipeline(folder: Path, *, trusted_digests: frozenset[str] = frozenset(
         trusted = (folder / SIDECAR_NAME).is_file() and bundle_digest(folder) in trusted_digests
     except PipelineError as error:
         return (CheckFinding("error", error.what, error.remedy),)
+    if sidecar.postprocess == "nnunet":
+        return (*findings, *nnunet_findings(folder, sidecar), *_code_findings(sidecar))
     return (*findings, *_bundle_findings(folder, sidecar, trusted=trusted), *_metadata_findings(folder, sidecar))
 
 

@@ -9,6 +9,7 @@ from dicomnode.engines.sidecar import SIDECAR_NAME
 
 # Everything that can change a result or run code. docs/ and training logs cannot.
 _RELEVANT_FOLDERS = ("configs", "models", "scripts")
+_NNUNET_FILES = ("plans.json", "dataset.json")  # beside them the folders fold_0 …
 
 
 def relevant_files(folder: Path) -> tuple[Path, ...]:
@@ -17,7 +18,12 @@ def relevant_files(folder: Path) -> tuple[Path, ...]:
     Raises PipelineError for a link that leads out of the folder: its target could change unseen.
     """
     root = folder.resolve()
-    found = [folder / SIDECAR_NAME, *(path for name in _RELEVANT_FOLDERS for path in _files_below(folder / name))]
+    folders = (
+        *_RELEVANT_FOLDERS,
+        *(sorted(path.name for path in folder.glob("fold_*")) if (folder / "plans.json").is_file() else ()),
+    )
+    found = [folder / name for name in (SIDECAR_NAME, *_NNUNET_FILES)]
+    found += [path for name in folders for path in _files_below(folder / name)]
     for path in found:
         if path.is_file() and not path.resolve().is_relative_to(root):
             raise PipelineError(f"{path} is a link that leads out of the bundle", "copy the file into the bundle")

@@ -15,7 +15,7 @@ from dicomnode.domain.findings import Box, Lesion
 from dicomnode.domain.imaging import Volume
 from dicomnode.domain.uids import derived_uid
 from dicomnode.engines.measure import measure
-from dicomnode.engines.sidecar import BoxRules
+from dicomnode.engines.rules import BoxRules
 from dicomnode.engines.spatial import ras_affine
 from dicomnode.imaging.resampling import Grid
 

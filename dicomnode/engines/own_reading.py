@@ -9,9 +9,10 @@ import numpy as np
 from monai.data import MetaTensor
 
 from dicomnode.domain.errors import PipelineError
-from dicomnode.domain.imaging import Image2D, Refusal, RefusalCode, Volume
+from dicomnode.domain.imaging import Image2D, Refusal, Volume
 from dicomnode.engines import own_way
 from dicomnode.engines.bundle import Bundle
+from dicomnode.engines.joining import joined
 from dicomnode.engines.ladder import Descent
 from dicomnode.engines.memory import image_tensor, volume_grid, volumes_tensor
 from dicomnode.engines.own_boxes import Tracked, boxes, lesions
@@ -78,31 +79,12 @@ class OwnReading:
         source = volume_grid(image)
         if len(self._sidecar.series) < 2:
             return source, {rules.image_key: volumes_tensor([image.pixels], source)}
-        series = [image, *(others[name] for name in self._sidecar.series[1:] if name in others)]
-        if refusal := self._refuse_series(series, others):
-            return source, refusal
-        pixels = [one.pixels if one is image else linear_on(one.pixels, volume_grid(one), source) for one in series]
+        pixels = joined(image, others, self._sidecar.series)
+        if isinstance(pixels, Refusal):
+            return source, pixels
         if rules.series_as == "channels":
             return source, {rules.image_key: volumes_tensor(pixels, source)}
         return source, {name: volumes_tensor([one], source) for name, one in zip(self._sidecar.series, pixels, strict=True)}
-
-    def _refuse_series(self, series: list[Volume], others: Mapping[str, Volume]) -> Refusal | None:
-        wanted = self._sidecar.series
-        if len(series) < len(wanted):
-            missing = ", ".join(name for name in wanted[1:] if name not in others)
-            return Refusal(
-                RefusalCode.NO_ELIGIBLE_SERIES,
-                f"the model reads {len(wanted)} series together ({', '.join(wanted)}); missing: {missing}",
-                "give it the other series of the study",
-            )
-        frames = {one.frame_of_reference_uid for one in series}
-        if len(frames) > 1 or len({one.study_instance_uid for one in series}) > 1:
-            return Refusal(
-                RefusalCode.MIXED_GEOMETRY,
-                f"the {len(series)} series lie in {len(frames)} frames of reference: nothing says how they fit together",
-                "send series of one examination, or register them first",
-            )
-        return None
 
     def _is_one_volume(self, image: Volume | Image2D) -> bool:
         return isinstance(image, Volume) and len(self._sidecar.series) < 2

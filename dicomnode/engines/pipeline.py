@@ -30,6 +30,7 @@ _log = logging.getLogger(__name__)
 
 # What a prediction is made into, by `postprocess` in pipeline.toml. A new kind is one file and one line here.
 READINGS: Mapping[str, Callable[[Case], Reading]] = {"chest": ChestReading, "segments": SegmentsReading}
+ENGINES = frozenset({"nnunet", "classical"})  # what is no MONAI bundle; see `engine`
 
 
 def load_pipeline(
@@ -44,6 +45,10 @@ def load_pipeline(
     identity = describe(folder).identity
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MONAI and torch warn of their own deprecations at import and in constructors
+        if sidecar.postprocess in ENGINES:
+            from dicomnode.engines.engine import EnginePipeline, load_engine
+
+            return EnginePipeline(sidecar, load_engine(folder, sidecar, device), identity)
         from dicomnode.engines.bundle import load_bundle
         from dicomnode.engines.devices import choose_device, machine_name
 
@@ -133,7 +138,7 @@ class Pipeline:
 
     def _other_region(self, image: Volume | Image2D, refusal: Refusal) -> Refusal | None:
         """Whether a stack that is too short shows another region anyway: then nobody waits for a result."""
-        if not isinstance(image, Volume) or refusal.code is not RefusalCode.TOO_FEW or self.sidecar.postprocess == "bundle":
+        if not isinstance(image, Volume) or refusal.code is not RefusalCode.TOO_FEW or self.sidecar.postprocess not in READINGS:
             return None
         prepared = READINGS[self.sidecar.postprocess](Case(image, self.sidecar, self.identity.digest)).prepare()
         return prepared if isinstance(prepared, Refusal) and prepared.code is RefusalCode.NOT_THIS_REGION else None

@@ -5,7 +5,8 @@ from numpy.typing import NDArray
 
 from dicomnode.domain.findings import HeatMap, LabelMap, Segment
 from dicomnode.domain.imaging import Refusal, read_only
-from dicomnode.engines.sidecar import HeatMapRules, SegmentRule
+from dicomnode.engines.rules import HeatMapRules
+from dicomnode.engines.sidecar import SegmentRule
 from dicomnode.engines.values import Case, Conclusion, NetworkInput, Prediction
 from dicomnode.imaging.resampling import Grid, labels_on, slices_on
 

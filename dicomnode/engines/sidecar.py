@@ -6,35 +6,37 @@ Every length is mm, every volume ml, every intensity in the unit of the input (H
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from dicomnode.domain.errors import PipelineError
 from dicomnode.domain.findings import Code
+from dicomnode.engines.rules import (
+    AnomalyRules,
+    BoxRules,
+    ChainStep,
+    CodedConcept,
+    Color,
+    DistributionRules,
+    Fraction,
+    HeadRules,
+    HeatMapRules,
+    NnunetRules,
+    Platt,
+    SeriesRole,
+    Table,
+    TrainedOn,
+)
 
 SIDECAR_NAME = "pipeline.toml"
 
 
-def _code(value: object) -> object:
-    """A code is written as ["27925004", "SCT", "Nodule"]."""
-    return Code(*value) if isinstance(value, list) and len(value) == 3 and all(isinstance(v, str) for v in value) else value
-
-
-CodedConcept = Annotated[Code, BeforeValidator(_code)]
-Color = tuple[Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)]]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class InputRules(_Table):
+class InputRules(Table):
     """Which series the pipeline takes. Anything else is refused by name, never squeezed into shape."""
 
-    modality: str
-    kind: Literal["volume", "image"] = "volume"  # an image: one projection (CR, DX, MG …)
+    modality: str  # "*": any
+    kind: Literal["volume", "image", "any"] = "volume"  # an image: one projection (CR, DX, MG …)
     unit: str = "[hnsf'U]"  # "": any
     min_slices: int = Field(default=1, ge=1)
     min_extent_mm: float = Field(default=0.0, ge=0)
@@ -43,22 +45,7 @@ class InputRules(_Table):
     max_voxels: int = Field(default=1_000_000_000, gt=0)
 
 
-class SeriesRole(_Table):
-    """One of several series that are read together: which of a study's series it is."""
-
-    name: str = Field(min_length=1, max_length=32)
-    match: dict[str, tuple[str, ...]] = Field(min_length=1)  # DICOM keyword → globs, as in a route's match
-    derived: bool = False  # whether a computed series (an ADC map) may fill it
-
-    @field_validator("match", mode="before")
-    @classmethod
-    def _one_or_several(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        return {key: [value] if isinstance(value, str) else value for key, value in given.items()}
-
-
-class IntensityRules(_Table):
+class IntensityRules(Table):
     """What a real CT of a body looks like in HU; shares are of all voxels inside the scan circle."""
 
     min_air_share: Fraction = 0.02  # below −700 HU
@@ -66,7 +53,7 @@ class IntensityRules(_Table):
     max_dense_share: Fraction = 0.2  # above 700 HU: a rescale slope that was lost, metal, or no patient at all
 
 
-class BundleRules(_Table):
+class BundleRules(Table):
     """How the bundle's output is read. The bundle's own files say everything else.
 
     Its postprocessing is run only for `postprocess = "bundle"`. Otherwise `activation` stands for it, and the probabilities are
@@ -85,14 +72,14 @@ class BundleRules(_Table):
     image_channels: int = Field(default=1, ge=1, le=4)  # of a projection image: 3 gives grey as RGB
 
 
-class BodyRules(_Table):
+class BodyRules(Table):
     """Everything outside the largest body is set to `outside` before the network sees it."""
 
     threshold: float = -500.0
     outside: float = -1024.0
 
 
-class RegionRules(_Table):
+class RegionRules(Table):
     """Is this a chest? Checked on plain HU before the network runs, and on the network's lungs after it."""
 
     min_aerated_ml: float = Field(default=300.0, ge=0)  # lung-like tissue inside the body, before the network
@@ -102,12 +89,15 @@ class RegionRules(_Table):
     min_lung_share_of_body: Fraction = 0.02
 
 
-class SegmentRule(_Table):
+class SegmentRule(Table):
     """One output channel → one coded segment; `side` takes the half of the channel on that side of the patient."""
 
     label: str = Field(min_length=1, max_length=64)  # Segment Label is LO (PS3.5 6.2)
     channel: int = Field(ge=0)  # of the output; for "bundle" also the value in a label map
     side: Literal["", "left", "right"] = ""
+    instances: bool = False  # each connected component is a segment and a finding of its own
+    min_instance_ml: float = Field(default=0.0, ge=0)
+    max_instances: int = Field(default=25, ge=1, le=250)  # the largest are reported
     category: CodedConcept
     type: CodedConcept
     anatomy: CodedConcept | None = None
@@ -131,7 +121,7 @@ class SegmentRule(_Table):
         return {"category": category, "type": kind, "color": color, **given}
 
 
-class Calibration(_Table):
+class Calibration(Table):
     """From a lesion's score to its probability: logit(p) = slope × logit(score) + intercept (Platt scaling), plus what else
     speaks for or against it, each times its weight: a judge of candidates that people can read. `learning.judging` fits it.
     """
@@ -144,14 +134,14 @@ class Calibration(_Table):
     slice_spacing: float = 0.0  # mm
 
 
-class DiffuseRule(_Table):
+class DiffuseRule(Table):
     """When pale areas are a disease of the lung and no lesions: more than `more_than` of them, each of mean below `below`."""
 
     below: float  # in the image's unit
     more_than: int = Field(default=5, ge=1)
 
 
-class LesionRules(_Table):
+class LesionRules(Table):
     """Which components of the lesion channel become lesions, and how they are called."""
 
     channel: int = Field(ge=1)
@@ -172,7 +162,7 @@ class LesionRules(_Table):
     max_count: int = Field(default=25, ge=1, le=250)  # the label map is uint8
 
 
-class ClassificationRules(_Table):
+class ClassificationRules(Table):
     """One statement about the whole series, from its most probable lesion."""
 
     name: str = Field(min_length=1, max_length=64)
@@ -182,13 +172,14 @@ class ClassificationRules(_Table):
     absent: CodedConcept = Code("272519000", "SCT", "Absent")
 
 
-class ClassRule(_Table):
+class ClassRule(Table):
     """One output channel of a classifier → one coded class."""
 
     label: str = Field(min_length=1, max_length=64)
     channel: int = Field(ge=0)
     code: CodedConcept
     threshold: Fraction = 0.5  # where classes do not exclude each other
+    calibration: Platt = Platt()
 
     @model_validator(mode="before")
     @classmethod
@@ -200,7 +191,7 @@ class ClassRule(_Table):
         return given
 
 
-class StatementRules(_Table):
+class StatementRules(Table):
     """What a classifier speaks of. Exclusive classes give one statement, the others one each: present or absent."""
 
     name: str = Field(min_length=1, max_length=64)
@@ -210,25 +201,7 @@ class StatementRules(_Table):
     absent: CodedConcept = Code("272519000", "SCT", "Absent")
 
 
-class BoxRules(_Table):
-    """Which boxes of a detector are reported, and under which names it gives them."""
-
-    labels: tuple[str, ...] = ("Finding",)  # by the detector's class number
-    min_probability: Fraction = 0.5
-    max_count: int = Field(default=25, ge=1, le=250)
-    box_key: str = "box"
-    label_key: str = "label"
-    score_key: str = "label_scores"
-
-
-class HeatMapRules(_Table):
-    """Probability of one channel on the source grid."""
-
-    name: str
-    channel: int = Field(ge=1)
-
-
-class RunRules(_Table):
+class RunRules(Table):
     """How the network may be run at one speed. Each switch only for a model whose self-test allows it: Dice to the bundle's own
     way ≥ 0.995 for "exact", ≥ 0.99 for "fast" (networks with InstanceNorm fail it)."""
 
@@ -249,20 +222,21 @@ class ChestTables:
     lung_channel: int
 
 
-class Sidecar(_Table):
+class Sidecar(Table):
     """The whole `pipeline.toml`."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")
     version: str = Field(pattern=r"^\d+\.\d+\.\d+([.+-][0-9A-Za-z.-]+)?$", max_length=32)
     title: str
-    task: Literal["segmentation", "classification", "detection"]
-    postprocess: Literal["chest", "segments", "bundle"]
+    task: Literal["segmentation", "classification", "detection", "anomaly"]
+    postprocess: Literal["chest", "segments", "bundle", "nnunet", "classical"]
     manufacturer: str = Field(min_length=1, max_length=64)
-    inputs: tuple[SeriesRole, ...] = ()  # of a model that reads several series together; the first is the one it answers on
     intended_use: str = Field(min_length=1)
     demonstration: bool
     input: InputRules
+    inputs: tuple[SeriesRole, ...] = ()  # of a model that reads several series together; the first is the one it answers on
     bundle: BundleRules = BundleRules()
+    nnunet: NnunetRules = NnunetRules()
     intensities: IntensityRules | None = None
     body: BodyRules | None = None
     region: RegionRules | None = None
@@ -273,6 +247,11 @@ class Sidecar(_Table):
     classes: tuple[ClassRule, ...] = ()
     statement: StatementRules | None = None
     boxes: BoxRules | None = None
+    heads: tuple[HeadRules, ...] = ()
+    anomaly: AnomalyRules | None = None
+    chain: tuple[ChainStep, ...] = ()
+    distribution: DistributionRules | None = None
+    trained_on: TrainedOn | None = None
     exact: RunRules = RunRules()
     fast: RunRules = RunRules()
 
@@ -285,8 +264,13 @@ class Sidecar(_Table):
             self.chest_tables()
         if self.postprocess == "bundle":
             self._fits_its_task()
-        elif self.input.kind == "image":
-            raise ValueError('only postprocess = "bundle" takes images')
+        elif self.postprocess == "classical":
+            if not self.heads and not self.distribution:
+                raise ValueError('postprocess = "classical" needs [[heads]] or [distribution]')
+        elif self.input.kind != "volume":
+            raise ValueError('only postprocess = "bundle" and "classical" take images')
+        if self.postprocess in {"segments", "nnunet"} and not self.segments:
+            raise ValueError(f'postprocess = "{self.postprocess}" needs [[segments]]')
         if self.postprocess != "chest" and any(segment.side for segment in self.segments):
             raise ValueError('only postprocess = "chest" knows sides')
         if self.classification and not self.lesions:
@@ -297,9 +281,14 @@ class Sidecar(_Table):
         return self
 
     def _fits_its_task(self) -> None:
-        wanted = {"segmentation": self.segments, "classification": self.classes, "detection": self.boxes}
-        named = {"segmentation": "[[segments]]", "classification": "[[classes]]", "detection": "[boxes]"}[self.task]
-        if not wanted[self.task]:
+        wanted = {
+            "segmentation": (self.segments, "[[segments]]"),
+            "classification": (self.classes, "[[classes]]"),
+            "detection": (self.boxes, "[boxes]"),
+            "anomaly": (self.anomaly, "[anomaly]"),
+        }
+        table, named = wanted[self.task]
+        if not table:
             raise ValueError(f'postprocess = "bundle" with task = "{self.task}" needs {named}')
         if self.input.kind == "image" and self.series:
             raise ValueError("bundle.series and [[inputs]] are for volumes")
