@@ -16,6 +16,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pydantic_settings import SettingsError as UnreadableVariable
 
 from dicomnode.domain.errors import SettingsError
+from dicomnode.domain.profiles import DEFAULT_KINDS, ResultKind
+from dicomnode.settings_profiles import ProfileSettings
 from dicomnode.settings_problems import (
     CONFIG_VARIABLE,
     PREFIX,
@@ -214,6 +216,13 @@ class Retention(Section):
     at_least_hours: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 24.0
 
 
+class Commitment(Section):
+    """Storage commitment as SCP, for peers that may "commit": modalities delete what was committed."""
+
+    serve: bool = False
+    keep_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 365.0  # how long committed instances are not purged
+
+
 class Logs(Section):
     """Operational logs on stderr: key=value on a terminal, JSON elsewhere, unless said."""
 
@@ -240,7 +249,7 @@ class DestinationSettings(Section):
     peer: str | None = None
     url: str | None = None
     path: Path | None = None
-    profile: Literal["ohif", "archive", "sc-only"] = "ohif"
+    profile: str = "ohif"  # a shipped one, or one of `profiles`
     proof: Literal["commitment", "find", "status"] = "status"
     accept_demonstration: bool = False
 
@@ -254,7 +263,7 @@ class RouteSettings(Section):
     speed: Literal["exact", "fast"] = "exact"
     select: Literal["best", "each"] = "best"
     send_to: tuple[str, ...]
-    results: tuple[Literal["SEG", "SR", "SC"], ...] = ("SEG", "SR", "SC")
+    results: tuple[ResultKind, ...] = DEFAULT_KINDS
     quiet_s: Seconds = 10.0
     max_wait_s: Seconds = 600.0
     send_not_run: bool = True
@@ -276,8 +285,10 @@ class Settings(BaseSettings):
     storage: Storage = Storage()
     sweep: Sweep = Sweep()
     retention: Retention = Retention()
+    commitment: Commitment = Commitment()
     logs: Logs = Logs()
     peers: tuple[PeerSettings, ...] = ()
+    profiles: tuple[ProfileSettings, ...] = ()
     destinations: tuple[DestinationSettings, ...] = ()
     routes: tuple[RouteSettings, ...] = ()
 

@@ -57,6 +57,10 @@ folders = []                       # searched before those that `dicomnode pipel
 # free_percent = 10                # with less of the disk free the oldest goes before its time,
 # at_least_hours = 24              # but nothing younger than this
 
+[commitment]                       # storage commitment that is asked of us; modalities delete what was committed
+# serve = false                    # for peers that may "commit"
+# keep_days = 365.0                # how long what was committed is kept, whatever retention says
+
 [logs]
 # level = "info"                   # debug, info, warning, error
 # format = "auto"                  # text on a terminal, else json
@@ -67,17 +71,37 @@ folders = []                       # searched before those that `dicomnode pipel
 # ae_title = "ORTHANC"
 # host = "127.0.0.1"
 # port = 4242
-# may = ["store", "query", "retrieve"]                 # what it may ask of us
+# may = ["store", "query", "retrieve"]                 # what it may ask of us; "commit" too where that is served
+# tls = true                       # we call it by TLS, with the certificates of dicom.tls
+
+# In which form a destination gets results: a shipped profile with some things otherwise.
+# [[profiles]]
+# name = "old-pacs"
+# like = "archive"                 # ohif, archive, sc-only, fhir
+# kinds = ["SEG", "SR", "SC"]      # of those that the route asks for
+# seg_form = "binary"              # binary, fractional, labelmap
+# max_segments = 200               # of one segmentation object,
+# max_frames = 5000                # and its frames;
+# over_limit = "split"             # more: split (several objects), leave-out (none, and the report says so)
+# keep_empty_frames = false
+# without_frame_of_reference = "derivation"            # frames name their images; or derived, leave-out
+# sr_form = "clean"                # or ohif: outlines under every number, names of its drawing tools
+# sr_class = "comprehensive-3d"    # or comprehensive
+# library_images = 32              # the report lists all images of the series up to so many, else the key images
+# sc_form = "single-frames"        # or multi-frame
+# text_position = "bottom"         # or top, clear of the viewer's own bars
+# character_set = "source"         # of patient and study text; or utf-8
+# fallbacks = { SR = "comprehensive" }                 # what goes where the class is refused; SEG = "binary", SC = …
 
 # Where results go.
 # [[destinations]]
 # name = "pacs"
-# kind = "dicom"                   # dicom (needs peer) or folder (needs path)
+# kind = "dicom"                   # dicom (needs peer), stow (needs url) or folder (needs path)
 # peer = "pacs"
 # path = "/srv/results"            # kind = "folder" only
-# url = "https://…"                # stow and fhir, not built yet
-# profile = "ohif"                 # ohif, archive, sc-only
-# proof = "find"                   # find: the archive lists it; status: it said success
+# url = "https://pacs/dicom-web"   # kind = "stow" only (fhir is not built yet)
+# profile = "ohif"                 # ohif, archive, sc-only, fhir, or one of [[profiles]]
+# proof = "find"                   # find: the archive lists it; commitment: it takes responsibility; status: it said success
 # accept_demonstration = false     # true lets results of demonstration models in
 
 # Which studies go through which pipeline.
@@ -89,7 +113,7 @@ folders = []                       # searched before those that `dicomnode pipel
 # speed = "exact"                  # exact or fast
 # select = "best"                  # best series of a study, or each
 # send_to = ["pacs"]
-# results = ["SEG", "SR", "SC"]
+# results = ["SEG", "SR", "SC"]    # also GSPS, KOS, PM, PDF, FHIR, as far as the destination's profile takes them
 # quiet_s = 10                     # a study is complete when nothing came for this long
 # max_wait_s = 600                 # … and at the latest after this
 # send_not_run = true              # tell the destinations when the AI could not run

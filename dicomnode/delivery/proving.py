@@ -19,20 +19,10 @@ from dicomnode.domain.errors import StaleUpdate, UnreachableError
 from dicomnode.domain.routes import Destination
 from dicomnode.domain.states import DeliveryEvent
 from dicomnode.domain.statuses import Outcome, outcome_of_store, store_status_in_words
-from dicomnode.network import NO_SUCH_OBJECT, CommitmentReport, CommitmentRequest, failure_in_words, new_transaction_uid
+from dicomnode.network import CommitmentReport, CommitmentRequest, new_transaction_uid
 from dicomnode.registry import ClaimedDelivery, Registry
 
 _log = structlog.get_logger(__name__)
-
-
-def write_down(registry: Registry, report: CommitmentReport) -> None:
-    """What a storage commitment report says of our deliveries, whoever received it. Raises DatabaseUnreachable."""
-    said = {uid: f"storage commitment was refused: {failure_in_words(reason)}" for uid, reason in report.failed.items()}
-    missing = {uid: text for uid, text in said.items() if report.failed[uid] == NO_SUCH_OBJECT}
-    failed = {uid: text for uid, text in said.items() if uid not in missing}
-    changed = registry.proofs.reported(report.transaction_uid, report.committed, missing, failed)
-    say = _log.error if report.failed else _log.info
-    say("storage commitment reported", deliveries=changed, failed=len(report.failed))
 
 
 class Prover:
@@ -80,13 +70,17 @@ class Prover:
         patience = timedelta(seconds=self._policy.commitment_patience_s)
         self._registry.proofs.asked(due, request.transaction_uid, self._clock() + patience)
         try:
-            sender.ask_commitment(request, lambda report: write_down(self._registry, report), wait_s=self._policy.report_wait_s)
+            sender.ask_commitment(request, self._reported, wait_s=self._policy.report_wait_s)
         except UnreachableError as error:
             _log.warning("storage commitment could not be asked for", destination=self._destination.name, exc_info=error)
             self._by_query(due, "the destination does not answer storage commitment requests")
             return
         self._breaker.reached()
         _log.info("storage commitment asked for", destination=self._destination.name, count=len(due))
+
+    def _reported(self, report: CommitmentReport) -> None:
+        changed = self._registry.proofs.reported(report.transaction_uid, report.committed, report.missing, report.refused)
+        _log.info("storage commitment reported", deliveries=changed, failed=len(report.failed))
 
     # --- query
 

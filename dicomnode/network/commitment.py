@@ -1,7 +1,7 @@
 """Storage commitment, push model (PS3.4 J.3): what is asked, what is reported, and our SCU side of both."""
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from pydicom.dataset import Dataset
@@ -52,6 +52,20 @@ class CommitmentReport:
     transaction_uid: str
     committed: tuple[str, ...]
     failed: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """SOP Instance UID → why, of those that the peer does not have."""
+        return {uid: _refused(reason) for uid, reason in self.failed.items() if reason == NO_SUCH_OBJECT}
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """SOP Instance UID → why, of those that it may have and does not commit itself to."""
+        return {uid: _refused(reason) for uid, reason in self.failed.items() if reason != NO_SUCH_OBJECT}
+
+
+def _refused(reason: int) -> str:
+    return f"storage commitment was refused: {failure_in_words(reason)}"
 
 
 def failure_in_words(reason: int) -> str:
@@ -187,12 +201,3 @@ def send_report(
         raise PeerUnreachable(
             f"peer {peer.name!r} answered a storage commitment report with {said}", "look at the peer's own log"
         )
-
-
-def requests_of(references: Iterable[tuple[str, str]], most: int = 100) -> Sequence[CommitmentRequest]:
-    """Requests, each of `most` instances at most and under a transaction of its own."""
-    all_of_them = tuple(references)
-    return [
-        CommitmentRequest(new_transaction_uid(), all_of_them[start : start + most])
-        for start in range(0, len(all_of_them), most)
-    ]

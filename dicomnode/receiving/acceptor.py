@@ -11,6 +11,7 @@ from dicomnode.receiving.handler import InstanceHandler
 from dicomnode.receiving.limits import Limits
 from dicomnode.receiving.link import Link
 from dicomnode.receiving.negotiation import Negotiator
+from dicomnode.receiving.normalized import NormalizedHandler
 from dicomnode.receiving.places import Merit, Places
 from dicomnode.receiving.workers import Workers
 
@@ -32,14 +33,16 @@ class Acceptor:
         sop_classes: Iterable[str],
         transfer_syntaxes: Sequence[str],
         limits: Limits,
+        normalized: NormalizedHandler | None = None,
     ) -> None:
         """ae_titles: those under which we may be called. sop_classes: storage classes that are accepted.
 
-        transfer_syntaxes: those that are accepted, in the order of choice.
+        transfer_syntaxes: those that are accepted, in the order of choice. normalized: for DIMSE-N requests.
         """
-        negotiator = Negotiator(sop_classes, transfer_syntaxes, limits.announced_pdu_bytes)
+        services = normalized.sop_classes if normalized is not None else ()
+        negotiator = Negotiator(sop_classes, transfer_syntaxes, limits.announced_pdu_bytes, services)
         called = frozenset(title.strip() for title in ae_titles)
-        self._node = Node(handler, ledger, permissions, negotiator, called, limits)
+        self._node = Node(handler, ledger, permissions, negotiator, called, limits, normalized)
         self._places = Places(limits)
         self._workers = Workers(_THREADS_PER_PLACE * limits.max_associations)
         self._associations: set[Association] = set()

@@ -10,6 +10,7 @@ import structlog
 
 from dicomnode.domain.statuses import SUCCESS
 from dicomnode.network import Permissions
+from dicomnode.receiving import normalized
 from dicomnode.receiving.answers import answer
 from dicomnode.receiving.commands import (
     C_CANCEL_RQ,
@@ -26,6 +27,7 @@ from dicomnode.receiving.handler import InstanceHandler, SenderGone, StoreAnswer
 from dicomnode.receiving.limits import Limits
 from dicomnode.receiving.link import Link, PeerGone
 from dicomnode.receiving.negotiation import VERIFICATION, Agreement, Context, Negotiator, Titles, titles
+from dicomnode.receiving.normalized import NormalizedHandler
 from dicomnode.receiving.pdu import (
     ABORT,
     COMMAND_END,
@@ -76,6 +78,7 @@ class Node:
     negotiator: Negotiator
     called_ae: frozenset[str]
     limits: Limits
+    normalized: NormalizedHandler | None = None  # for DIMSE-N requests
 
 
 class _Rejected(Exception):
@@ -188,6 +191,8 @@ class Association:
         serve = _SERVICES.get(command.field)
         if serve is not None:
             serve(self, command, context_id, context)
+        elif self._node.normalized is not None and context.abstract_syntax_uid in self._node.normalized.sop_classes:
+            self._serve_normalized(self._node.normalized, encoded, command, context_id, context)
         elif command.field != C_CANCEL_RQ or command.has_data_set:  # nothing is left to cancel: all is answered in order
             raise MustAbort("unknown_service")
         self.doing = Doing.IDLE
@@ -304,6 +309,26 @@ class Association:
         if command.has_data_set:
             raise MustAbort("data_set_of_echo")
         self._respond(response(C_ECHO_RSP, command, SUCCESS), context_id)
+
+    def _serve_normalized(
+        self, handler: NormalizedHandler, encoded: bytes, command: Command, context_id: int, context: Context
+    ) -> None:
+        """N-EVENT-REPORT, N-ACTION (PS3.7 10.1.1, 10.1.4)."""
+        peer = self._node.permissions.caller(self._titles.calling_ae, self.address)
+        if peer is None or not normalized.is_normalized(command.field):
+            raise MustAbort("unknown_service")
+        data_set = bytearray()
+        try:
+            for pieces in self._data_set(context_id) if command.has_data_set else ():
+                for piece in pieces:
+                    data_set += piece
+                if len(data_set) > normalized.LARGEST_DATA_SET:
+                    raise MustAbort("object_too_long")
+        except SenderGone:
+            raise self._end or PeerGone("lost") from None
+        self.doing = Doing.ANSWERING
+        request = normalized.read_request(encoded, bytes(data_set), context.transfer_syntax_uid, peer)
+        self._respond(normalized.response(request, handler.serve(request)), context_id)
 
     def _respond(self, encoded: bytes, context_id: int) -> None:
         self._link.send(data_pdus(context_id, encoded, self._agreement.longest_pdu))

@@ -26,6 +26,7 @@ from pynetdicom.presentation import PresentationContext, build_context, negotiat
 from pynetdicom.sop_class import Verification
 
 from dicomnode.network import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicomnode.network.contexts import UNCOMPRESSED
 from dicomnode.receiving.pdu import MustAbort
 
 VERIFICATION = str(Verification)
@@ -92,12 +93,20 @@ def _presentation_contexts(request: bytes) -> int:
 class Negotiator:
     """Answers requests under one configuration; another configuration takes another negotiator. Safe for many threads."""
 
-    def __init__(self, sop_classes: Iterable[str], transfer_syntaxes: Sequence[str], announced_pdu_bytes: int) -> None:
+    def __init__(
+        self,
+        sop_classes: Iterable[str],
+        transfer_syntaxes: Sequence[str],
+        announced_pdu_bytes: int,
+        services: Iterable[str] = (),
+    ) -> None:
         """sop_classes: of Storage. transfer_syntaxes: in the order in which we choose where several are offered.
 
-        announced_pdu_bytes: the Maximum Length that we ask for (PS3.8 D.1).
+        announced_pdu_bytes: the Maximum Length that we ask for (PS3.8 D.1). services: other SOP classes, which the peer may use
+        in either role (storage commitment).
         """
         self._storage = frozenset(sop_classes)
+        self._services = frozenset(services)
         self._transfer_syntaxes = list(transfer_syntaxes)
         self._announced_pdu_bytes = announced_pdu_bytes
         self._supported: dict[str, PresentationContext] = {}
@@ -136,7 +145,7 @@ class Negotiator:
             raise MustAbort("association_request") from error
 
     def _negotiated(self, request: A_ASSOCIATE, *, may_store: bool) -> Agreement:
-        allowed = {VERIFICATION, *(self._storage if may_store else ())}
+        allowed = {VERIFICATION, *self._services, *(self._storage if may_store else ())}
         asked = {str(context.abstract_syntax) for context in request.presentation_context_definition_list}
         roles = {
             item.sop_class_uid: (item.scu_role, item.scp_role)
@@ -155,11 +164,10 @@ class Negotiator:
     def _supported_context(self, abstract_syntax: str) -> PresentationContext:
         """Built once for each class and only read afterwards: each takes pynetdicom 0.4 ms to build."""
         if abstract_syntax not in self._supported:
-            context = build_context(abstract_syntax, self._transfer_syntaxes)
-            context.scu_role, context.scp_role = (
-                True,
-                False,
-            )  # as the requestor's roles are named (PS3.7 D.3.3.4): we are the SCP
+            service = abstract_syntax in self._services
+            context = build_context(abstract_syntax, list(UNCOMPRESSED) if service else self._transfer_syntaxes)
+            # As the requestor's roles are named (PS3.7 D.3.3.4): of Storage we are the SCP.
+            context.scu_role, context.scp_role = True, service
             self._supported[abstract_syntax] = context
         return self._supported[abstract_syntax]
 

@@ -17,6 +17,7 @@ from dicomnode.receiving.keeper import InstanceKeeper
 from dicomnode.receiving.ledger import InstanceLedger
 from dicomnode.receiving.limits import DEFAULT_LIMITS, Limits
 from dicomnode.receiving.listener import Listener
+from dicomnode.receiving.normalized import NormalizedHandler
 from dicomnode.receiving.recovery import recover
 from dicomnode.storage import Store
 
@@ -46,12 +47,14 @@ class Receiver:
         transfer_syntaxes: Sequence[str] = (),
         tls: ssl.SSLContext | None = None,
         limits: Limits = DEFAULT_LIMITS,
+        normalized: NormalizedHandler | None = None,
         clock: type_clock = utc_now,
     ) -> None:
         """port: 0 takes a free one. peers: who may send; without any, whoever is on this machine.
 
         extra_sop_classes: private storage classes to accept besides those of the standard. transfer_syntaxes: which to choose
         first where a sender offers several; all others follow. tls: None for plain DICOM (`network.tls`).
+        normalized: for DIMSE-N requests.
         """
         self._store, self._ledger = store, ledger
         self._host, self._port, self._limits, self._tls = host, port, limits, tls
@@ -64,6 +67,7 @@ class Receiver:
             sop_classes=STORAGE_SOP_CLASSES | frozenset(extra_sop_classes),
             transfer_syntaxes=preferred_first(transfer_syntaxes),
             limits=limits,
+            normalized=normalized,
         )
         self._listener: Listener | None = None
 

@@ -6,6 +6,8 @@ Promises: each method is one short transaction, committed on return; a state cha
 fenced, with an audit row; a late worker changes nothing (StaleUpdate). Knows nothing of bytes or network.
 """
 
+from dicomnode.registry.promises import Promises
+from dicomnode.registry.proofs import Proofs
 from dicomnode.registry.records import (
     MAX_JOB_ATTEMPTS,
     MAX_JOB_CRASHES,
@@ -44,6 +46,8 @@ __all__ = [
     "JobSummary",
     "KnownInstance",
     "PlannedJob",
+    "Promises",
+    "Proofs",
     "Registry",
     "SeriesCompletion",
     "SeriesEvidence",

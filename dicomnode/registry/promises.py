@@ -13,6 +13,8 @@ from dicomnode.registry.engine import Database, insert_if_absent
 from dicomnode.registry.records import AskedCommitment
 from dicomnode.registry.tables import Commitment, Conflict, Instance
 
+_AT_ONCE = 500  # in one IN (…): old SQLite takes 999 parameters
+
 
 class Promises:
     """The registry's part for storage commitment that is asked of us. Each call is one transaction, durable on return."""
@@ -51,20 +53,25 @@ class Promises:
 
     def in_quarantine(self, sop_instance_uids: Sequence[str]) -> set[str]:
         """Those under whose UID other content waits for an operator."""
-        waiting = select(Conflict.sop_instance_uid).where(
-            Conflict.sop_instance_uid.in_(sop_instance_uids), Conflict.decided_at.is_(None)
-        )
+        found: set[str] = set()
         with self._database.read() as session:
-            return set(session.scalars(waiting))
+            for start in range(0, len(sop_instance_uids), _AT_ONCE):
+                some = Conflict.sop_instance_uid.in_(sop_instance_uids[start : start + _AT_ONCE])
+                found |= set(session.scalars(select(Conflict.sop_instance_uid).where(some, Conflict.decided_at.is_(None))))
+        return found
 
-    def decide(self, commitment_id: int, kept: Sequence[str], failed: Mapping[str, int], keep_until: datetime) -> None:
-        """What is promised until when (kept: SOP Instance UIDs), and what is not: before the peer hears of it."""
+    def keep(self, sop_instance_uids: Sequence[str], keep_until: datetime) -> None:
+        """From now on these are exempt from purging until then, at least."""
         longer = or_(Instance.keep_until.is_(None), Instance.keep_until < keep_until)
+        with self._database.write() as session:
+            for start in range(0, len(sop_instance_uids), _AT_ONCE):
+                some = Instance.sop_instance_uid.in_(sop_instance_uids[start : start + _AT_ONCE])
+                session.execute(update(Instance).where(some, longer).values(keep_until=keep_until))
+
+    def decide(self, commitment_id: int, failed: Mapping[str, int]) -> None:
+        """What is not promised (SOP Instance UID → Failure Reason), the rest is: before the peer hears of it."""
         decided = {"failed": dict(failed), "decided_at": self._clock()}
         with self._database.write() as session:
-            for uid in kept:
-                promise = update(Instance).where(Instance.sop_instance_uid == uid, longer).values(keep_until=keep_until)
-                session.execute(promise)
             session.execute(update(Commitment).where(Commitment.id == commitment_id).values(**decided))
 
     def told(self, commitment_id: int) -> None:

@@ -1,13 +1,18 @@
 """The listener: instances in, bytes and rows durable, then the answer."""
 
 import ctypes
+import threading
 from contextlib import suppress
+from datetime import timedelta
 
 from dicomnode.receiving import Limits, Receiver
+from dicomnode.receiving.commitment import CommitmentService, Committer
+from dicomnode.registry import Registry
 from dicomnode.roles import wiring
 from dicomnode.roles.lifeline import Lifeline
 from dicomnode.roles.space import ReserveKeeper
 from dicomnode.settings import Settings
+from dicomnode.storage import Store
 
 _M_ARENA_MAX = -8  # malloc.h
 
@@ -15,9 +20,10 @@ _M_ARENA_MAX = -8  # malloc.h
 def main(settings: Settings, lifeline: Lifeline) -> None:
     """The process."""
     _share_arenas()
-    registry = wiring.open_registry(settings)
+    registry, store = wiring.open_registry(settings), wiring.open_store(settings)
+    noted = threading.Event()
     receiver = Receiver(
-        wiring.open_store(settings),
+        store,
         registry,
         ae_title=settings.node.ae_title,
         also_called=settings.dicom.also_called,
@@ -28,10 +34,14 @@ def main(settings: Settings, lifeline: Lifeline) -> None:
         peers=tuple(wiring.peers(settings).values()),
         tls=wiring.tls_context(settings),
         limits=Limits(max_associations=settings.dicom.max_associations, network_timeout_s=settings.dicom.network_timeout_s),
+        normalized=_commitment_service(settings, registry, noted),
     )
+    committer = _committer(settings, registry, store, noted)
     reserve = ReserveKeeper(wiring.open_reserve(settings))
     reserve.tend()
     receiver.start()
+    if committer is not None:
+        committer.start()
     lifeline.ready()
     try:
         while not lifeline.stop.wait(1.0):
@@ -41,7 +51,24 @@ def main(settings: Settings, lifeline: Lifeline) -> None:
             lifeline.alive()
     finally:
         receiver.stop(settings.work.drain_s)
+        if committer is not None:
+            committer.stop()
         registry.close()
+
+
+def _commitment_service(settings: Settings, registry: Registry, noted: threading.Event) -> CommitmentService | None:
+    """For reports to us where a destination proves by storage commitment, and for requests where we are its SCP."""
+    if not settings.commitment.serve and all(one.proof != "commitment" for one in settings.destinations):
+        return None
+    return CommitmentService(registry.proofs, registry.promises if settings.commitment.serve else None, noted)
+
+
+def _committer(settings: Settings, registry: Registry, store: Store, noted: threading.Event) -> Committer | None:
+    if not settings.commitment.serve:
+        return None
+    keep_for = timedelta(days=settings.commitment.keep_days)
+    peers, ae_title = wiring.peers(settings), settings.node.ae_title
+    return Committer(registry.promises, registry.instance, store, peers, ae_title, keep_for, noted)
 
 
 def _share_arenas() -> None:
