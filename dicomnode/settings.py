@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableVariable
 
 from dicomnode.domain.errors import SettingsError
 from dicomnode.domain.profiles import DEFAULT_KINDS, ResultKind
-from dicomnode.settings_profiles import ProfileSettings
 from dicomnode.settings_problems import (
     CONFIG_VARIABLE,
     PREFIX,
@@ -25,6 +24,21 @@ from dicomnode.settings_problems import (
     explain,
     unknown_variables,
     variable_of,
+)
+from dicomnode.settings_profiles import ProfileSettings
+from dicomnode.settings_values import (
+    AETitle,
+    Device,
+    Host,
+    Name,
+    Port,
+    Seconds,
+    SopClass,
+    Texts,
+    TransferSyntax,
+    database_url_text,
+    uid_root_text,
+    zone,
 )
 
 PLACES = (Path("dicomnode.toml"), Path("/etc/dicomnode/dicomnode.toml"))
@@ -35,83 +49,6 @@ def shipped(name: Literal["pipelines", "db"]) -> Path:
     package = Path(__file__).resolve().parent
     inside = package / "shipped" / name
     return inside if inside.is_dir() else package.parent / name
-
-
-def _ae_title(text: str) -> str:
-    """PS3.5 6.2, VR AE: 1 to 16 characters of the default repertoire, no backslash, no control; outer spaces do not count."""
-    text = text.strip()
-    if not 1 <= len(text) <= 16 or "\\" in text or not text.isascii() or not text.isprintable():
-        raise ValueError("an AE title has 1 to 16 ASCII characters and no backslash")
-    return text
-
-
-def _zone(name: str | None) -> str | None:
-    if name is not None:
-        try:
-            ZoneInfo(name)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise ValueError("this is no IANA time zone such as Europe/Berlin") from None
-    return name
-
-
-def _uid_root(root: str | None) -> str | None:
-    # A root plus "." plus a 96-bit number (29 digits) must stay within 64 characters (PS3.5 9.1).
-    if root is not None and (
-        len(root) > 34 or not all(part.isdecimal() and str(int(part)) == part for part in root.split("."))
-    ):
-        raise ValueError("a UID root has at most 34 characters: numbers without leading zeros, joined by dots")
-    return root
-
-
-def _database_url(url: str | None) -> str | None:
-    if url is not None and url.startswith("sqlite"):
-        path = url.partition(":///")[2].partition("?")[0]
-        if not path or path.startswith(":memory:"):  # each role would have its own, and none would be kept
-            raise ValueError("an SQLite database needs a file: sqlite:////absolute/path.db")
-    return url
-
-
-def _device(name: str) -> str:
-    if name not in {"auto", "cpu", "cuda"} and not (name.startswith("cuda:") and name[5:].isdecimal()):
-        raise ValueError('use "auto", "cpu", "cuda" or one of several as "cuda:1"')
-    return name
-
-
-def _host(name: str) -> str:
-    if not name or not name.isprintable() or " " in name:
-        raise ValueError("give a host name or an IP address")
-    return name
-
-
-def _texts(value: object) -> object:
-    """One text or number, or a list of them → a tuple of texts."""
-    values = value if isinstance(value, list | tuple) else (value,)
-    if not all(isinstance(one, str | int | float) and not isinstance(one, bool) for one in values):
-        raise ValueError("give a text, a number or a list of these")
-    return tuple(str(one) for one in values)
-
-
-def _sop_class(text: str) -> str:
-    from dicomnode.domain.sop_classes import extra_storage_class  # brings pydicom, which status and its like need not load
-
-    return extra_storage_class(text)
-
-
-def _transfer_syntax(text: str) -> str:
-    from dicomnode.domain.transfer_syntaxes import transfer_syntax_uid  # pydicom, too
-
-    return transfer_syntax_uid(text)
-
-
-AETitle = Annotated[str, AfterValidator(_ae_title)]
-Host = Annotated[str, AfterValidator(_host)]
-Device = Annotated[str, AfterValidator(_device)]
-SopClass = Annotated[str, AfterValidator(_sop_class)]
-TransferSyntax = Annotated[str, AfterValidator(_transfer_syntax)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
 
 
 class Section(BaseModel):
@@ -125,14 +62,14 @@ class Node(Section):
 
     ae_title: AETitle = "DICOMNODE"
     data_dir: Path = Path("/var/lib/dicomnode")
-    timezone: Annotated[str | None, AfterValidator(_zone)] = None  # of DA/TM in results where the source names none
-    uid_root: Annotated[str | None, AfterValidator(_uid_root)] = None
+    timezone: Annotated[str | None, AfterValidator(zone)] = None  # of DA/TM in results where the source names none
+    uid_root: Annotated[str | None, AfterValidator(uid_root_text)] = None
 
 
 class Database(Section):
     """Where the rows are. None: an SQLite file in `data_dir`."""
 
-    url: Annotated[str | None, AfterValidator(_database_url)] = None
+    url: Annotated[str | None, AfterValidator(database_url_text)] = None
 
 
 class Tls(Section):

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from dicomnode.domain.errors import SettingsError
+from dicomnode.domain.profiles import SHIPPED
 from dicomnode.domain.received import INDEXED_KEYWORDS
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def explain(settings: type[BaseModel], error: ErrorDetails, where: str) -> Setti
     if error["type"] == "missing":
         return SettingsError(f"setting {place} is missing", f"add it in {where}")
     if error["type"] == "tuple_type":
-        table = location in {("peers",), ("destinations",), ("routes",)}
+        table = location in {("peers",), ("profiles",), ("destinations",), ("routes",)}
         remedy = f"write [[{place}]] instead of [{place}]" if table else f"put what {place} names in brackets, [ … ],"
         return SettingsError(f"setting {place} is wrong: it must be a list", f"{remedy} in {where}")
     message = error["msg"].removeprefix("Value error, ")
@@ -106,11 +107,20 @@ def unknown_variables(settings: type[BaseModel], environment: Mapping[str, str])
 
 def contradictions(settings: "Settings", where: str) -> Iterable[SettingsError]:
     """What no single key shows: names that are used twice or that name nothing."""
-    for table in ("peers", "destinations", "routes"):
+    for table in ("peers", "profiles", "destinations", "routes"):
         counts = Counter(one.name for one in getattr(settings, table))
         for name in (name for name, count in counts.items() if count > 1):
             yield SettingsError(f"two {table} are called {name!r}", f"give each its own name in {where}")
+    profiles = list(SHIPPED)
+    for profile in settings.profiles:
+        if profile.name in SHIPPED:
+            yield SettingsError(f"profile {profile.name!r} is a shipped one", f"give yours another name in {where}")
+        if profile.like not in profiles:
+            yield _names_nothing(f"profile {profile.name!r}", "profile", profile.like, profiles, where)
+        profiles.append(profile.name)
     for destination in settings.destinations:
+        if destination.profile not in profiles:
+            yield _names_nothing(f"destination {destination.name!r}", "profile", destination.profile, profiles, where)
         yield from _destination_problems(destination, [peer.name for peer in settings.peers], where)
     for route in settings.routes:
         yield from _route_problems(route, [destination.name for destination in settings.destinations], where)

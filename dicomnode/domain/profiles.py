@@ -6,6 +6,7 @@ A profile decides only the form. What was found, and what the route asks for, is
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 
 class ResultKind(StrEnum):
@@ -21,7 +22,8 @@ class ResultKind(StrEnum):
     FHIR = "FHIR"
 
 
-DEFAULT_KINDS = (ResultKind.SEG, ResultKind.SR, ResultKind.SC)
+DEFAULT_KINDS = (ResultKind.SEG, ResultKind.SR, ResultKind.SC)  # of a route that asks for nothing else
+DICOM_KINDS = tuple(kind for kind in ResultKind if kind is not ResultKind.FHIR)
 
 
 class SegForm(StrEnum):
@@ -100,7 +102,7 @@ class Profile:
     """
 
     name: str
-    kinds: tuple[ResultKind, ...] = DEFAULT_KINDS
+    kinds: tuple[ResultKind, ...] = DICOM_KINDS
     seg_form: SegForm = SegForm.BINARY
     max_segments: int = 200
     max_frames: int = 5000
@@ -119,6 +121,10 @@ class Profile:
         """For where nothing is refused, such as a folder."""
         return replace(self, fallbacks=())
 
+    def like(self, name: str, **otherwise: Any) -> "Profile":
+        """A profile of this name that differs in these fields."""
+        return replace(self, name=name, **otherwise)
+
     def after(self, fallback: Fallback) -> "Profile":
         """The same profile with one kind in its other form."""
         match fallback.form:
@@ -136,6 +142,7 @@ SHIPPED: Mapping[str, Profile] = {
         Profile("ohif", sr_form=SrForm.OHIF),
         Profile("archive"),
         Profile("sc-only", kinds=(ResultKind.SC,), fallbacks=()),
+        Profile("fhir", kinds=(ResultKind.FHIR,), fallbacks=()),
     )
 }
 

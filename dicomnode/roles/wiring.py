@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from dicomnode.domain.errors import SettingsError
-from dicomnode.domain.profiles import SHIPPED
+from dicomnode.domain.profiles import Profile
 from dicomnode.domain.routes import Destination, Peer, PeerTls, Route
 from dicomnode.registry import Registry
 from dicomnode.settings import DestinationSettings, PeerSettings, RouteSettings, Settings
+from dicomnode.settings_profiles import profiles_of
 from dicomnode.storage import Reserve, Store, reserve_size
 
 if TYPE_CHECKING:
@@ -101,14 +102,17 @@ def _peer_tls(settings: Settings, one: PeerSettings) -> PeerTls | None:
 def destinations(settings: Settings) -> tuple[Destination, ...]:
     """Destinations of the kinds that exist; `not_built` names the others."""
     by_name = peers(settings)
-    return tuple(_destination(one, by_name, settings) for one in settings.destinations if one.kind != "fhir")
+    profiles = profiles_of(settings.profiles)
+    return tuple(_destination(one, by_name, profiles, settings) for one in settings.destinations if one.kind != "fhir")
 
 
-def _destination(one: DestinationSettings, by_name: Mapping[str, Peer], settings: Settings) -> Destination:
+def _destination(
+    one: DestinationSettings, by_name: Mapping[str, Peer], profiles: Mapping[str, Profile], settings: Settings
+) -> Destination:
     return Destination(
         name=one.name,
         kind=cast('Literal["dicom", "stow", "folder"]', one.kind),
-        profile=SHIPPED[one.profile],
+        profile=profiles[one.profile],
         proof=one.proof,
         accept_demonstration=one.accept_demonstration,
         peer=by_name[one.peer] if one.peer is not None else None,
