@@ -34,10 +34,17 @@ def performance() -> str:
     return figures(json.loads(kept.read_text())) if kept.exists() else "Not measured yet."
 
 
+def performance_decode() -> str:
+    """The figures that `dicomnode bench decode --json` gave last."""
+    kept = DOCS / "performance-decode.json"
+    return figures(json.loads(kept.read_text())) if kept.exists() else "Not measured yet."
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "states": states,
     "settings": settings,
     "performance": performance,
+    "performance_decode": performance_decode,
     "statuses": store_conditions_table,
 }
 _MARKED = re.compile(r"(<!-- generated: (\w+)[^>]*-->\n)(.*?)(<!-- end generated -->)", re.DOTALL)

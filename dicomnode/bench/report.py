@@ -127,7 +127,7 @@ def _others(document: Mapping[str, Any]) -> Table:
         for row in document["rows"]
         if row["unit"] != "ms/image"
     ]
-    return "Disk, memory, start", ("case", "subject", "median", "best", "unit"), cells
+    return "Other figures", ("case", "subject", "median", "best", "unit"), cells
 
 
 def _goals(document: Mapping[str, Any]) -> Table:

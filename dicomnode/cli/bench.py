@@ -101,6 +101,45 @@ def _show(report: "Report") -> None:
 
 
 @app.command()
+def decode(
+    full: Annotated[bool, typer.Option("--full", help="All plug-ins of pydicom that are installed, seven rounds.")] = False,
+    rounds: Annotated[int | None, typer.Option("--rounds", min=1, help="Rounds of each case, as time allows.")] = None,
+    images: Annotated[int, typer.Option("--images", min=8, help="Slices of 512 × 512 in the series.")] = 100,
+    case: Annotated[list[str] | None, typer.Option("--case", metavar="NAME", help="Only this case; may be repeated.")] = None,
+    subject: Annotated[
+        list[str] | None, typer.Option("--subject", metavar="NAME", help="Only this way to decode; may be repeated.")
+    ] = None,
+    config: ConfigOption = None,  # noqa: ARG001 - on every command; nothing of a node is measured
+    as_json: JsonOption = False,
+    debug: DebugOption = False,  # noqa: ARG001 - read where errors end
+) -> None:
+    """A CT series from files to a volume in each transfer syntax, beside pydicom one by one with its own plug-ins."""
+    from dicomnode import logs
+    from dicomnode.bench.decode import DecodePlan
+    from dicomnode.bench.decode import decode as measured
+    from dicomnode.cli.progress import shares
+
+    logs.configure("bench", level="error")
+    plan = DecodePlan(
+        rounds=rounds or (7 if full else 5),
+        full=full,
+        cases=tuple(case or ()),
+        subjects=tuple(subject or ()),
+        images=images,
+        most_s=None if rounds or full else MOST_S,
+    )
+    with only_the_document_on_stdout(), shares() as tell:
+        report = measured(plan, tell)
+    words = [*(["--full"] if full else []), *([f"--rounds {rounds}"] if rounds else []), f"--images {images}"]
+    words += [*(f"--case {name}" for name in case or ()), *(f"--subject {name}" for name in subject or ())]
+    report = replace(report, command=" ".join(("dicomnode bench decode", *words)))
+    if as_json:
+        print_json("bench.decode", report.as_json())
+    else:
+        _show(report)
+
+
+@app.command()
 def inference(
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds of each subject, as time allows.")] = 5,
     slices: Annotated[int, typer.Option("--slices", min=8, help="Of the phantom series that is timed.")] = 100,
