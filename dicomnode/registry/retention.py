@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, exists, func, literal_column, or_, select, update
 from sqlalchemy.orm import Session
 
 from dicomnode.domain.states import DeliveryState, JobState
@@ -20,6 +20,7 @@ _NOT_SENT = tuple(
     state.value for state in (DeliveryState.WAITING, DeliveryState.SENDING, DeliveryState.HELD, DeliveryState.REJECTED)
 )
 _AT_ONCE = 500  # parameters of one statement
+_GONE: ColumnElement[str] = literal_column("''")  # as the partial index has it; SQLite would not know a parameter again
 
 
 def _nothing_under_way(now: datetime) -> list[ColumnElement[bool]]:
@@ -85,7 +86,7 @@ def files_to_remove(session: Session, limit: int) -> list[Path]:
     found: list[Path] = []
     for row in (Instance, Result):
         columns = row.__table__.c
-        wanted = select(columns.path).where(columns.purged_at.is_not(None), columns.path != "").limit(limit - len(found))
+        wanted = select(columns.path).where(columns.purged_at.is_not(None), columns.path != _GONE).limit(limit - len(found))
         found += [Path(path) for path in session.scalars(wanted)]
     # What contradicted a purged study and was decided has nothing left to contradict.
     decided = and_(

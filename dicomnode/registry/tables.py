@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, CheckConstraint, DateTime, ForeignKey, Index, MetaData, String, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, CheckConstraint, DateTime, ForeignKey, Index, MetaData, String, UniqueConstraint, text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
@@ -32,6 +32,15 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _purged(table: str) -> tuple[Index, Index]:
+    """Partial: an image on its way in writes to none of these."""
+    purged, to_remove = text("purged_at IS NOT NULL"), text("purged_at IS NOT NULL AND path != ''")
+    return (
+        Index(f"ix_{table}_purged", "purged_at", sqlite_where=purged, postgresql_where=purged),
+        Index(f"ix_{table}_to_remove", "path", sqlite_where=to_remove, postgresql_where=to_remove),
+    )
 
 
 def _one_of(column: str, states: type[StrEnum]) -> CheckConstraint:
@@ -166,6 +175,8 @@ class Instance(Base):
     purged_at: Mapped[datetime | None]
     rejected: Mapped[str | None]
 
+    __table_args__ = _purged("instances")
+
 
 class HeaderVersion(Base):
     """The patient and study attributes as some source gave them; version 1 is the first that arrived."""
@@ -291,6 +302,8 @@ class Result(Base):
     replaces: Mapped[list[Any] | None]  # SOP Instance UIDs
     when_refused: Mapped[str | None]  # SOP Class UID
     created_at: Mapped[datetime]
+
+    __table_args__ = _purged("results")
 
 
 class Delivery(Base):
