@@ -67,5 +67,5 @@ class ResultRequest:
     demonstration: bool = True
     extra: Mapping[str, str] = field(default_factory=dict)
     model: ModelIdentity | None = None  # who refused: a Refusal carries no model of its own
-    profiles: tuple[Profile, ...] = (SHIPPED["ohif"].without_fallbacks(),)  # of the destinations; one set of objects for each form
+    profiles: tuple[Profile, ...] = (SHIPPED["ohif"].without_fallbacks(),)  # of the destinations
     draw_identity: bool = False  # patient and study are drawn on captures, which then say so in Burned In Annotation
