@@ -68,10 +68,10 @@ class StowSender:
             if file.read(len(_PREAMBLE))[128:] != b"DICM":
                 return Answer(Outcome.REJECTED, message="the spooled object has no DICOM preamble")
         try:
-            reply = self._post(path, result)
+            reply = self._post(path)
         except (OSError, http.client.HTTPException) as error:
             return Answer(Outcome.TRY_AGAIN, message=f"STOW-RS gave no answer ({type(error).__name__})")
-        return _meaning(reply)
+        return _meaning(reply, result.sop_instance_uid)
 
     def holds(self, results: Sequence[ResultObject]) -> set[str]:
         """The UIDs of those that the service lists. Raises UnreachableError."""
@@ -98,11 +98,10 @@ class StowSender:
                 f"the DICOMweb service answered {reply.status} when asked for an instance", "look at its own log"
             ) from None
 
-    def _post(self, path: Path, result: ResultObject) -> _Reply:
+    def _post(self, path: Path) -> _Reply:
         boundary = secrets.token_hex(16)
-        head = (
-            f"--{boundary}\r\nContent-Type: application/dicom; transfer-syntax={result.transfer_syntax_uid}\r\n\r\n"
-        ).encode("ascii")
+        # Orthanc's plugin 1.7 leaves a part out whose media type has a transfer-syntax parameter, and says 200 (measured).
+        head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode("ascii")
         tail = f"\r\n--{boundary}--\r\n".encode("ascii")
         headers = {
             "Content-Type": f'multipart/related; type="application/dicom"; boundary={boundary}',
@@ -141,13 +140,15 @@ def _read(connection: http.client.HTTPConnection) -> _Reply:
     return _Reply(answer.status, answer.read(_LONGEST_ANSWER_BYTES))
 
 
-def _meaning(reply: _Reply) -> Answer:
+def _meaning(reply: _Reply, sop_instance_uid: str) -> Answer:
     """PS3.18 10.5.3: the failure and warning reasons are those of C-STORE (PS3.4 B.2.3, PS3.18 Table I.2-2)."""
     said = _reasons(reply.body)
     if reply.status in (_STORED, _SOME, _CONFLICT) and (failure := said.get(_FAILURE_REASON)) is not None:
         outcome = outcome_of_store(failure)
         message = f"STOW-RS gave {store_status_in_words(failure)}"
         return Answer(outcome, status=failure, message=message, class_refused=failure == SOP_CLASS_NOT_SUPPORTED)
+    if reply.status in (_STORED, _SOME) and not _names(reply.body, sop_instance_uid):
+        return Answer(Outcome.DOUBTFUL, message=f"STOW-RS answered HTTP {reply.status} and names no stored instance")
     if reply.status in (_STORED, _SOME):
         warning = said.get(_WARNING_REASON)
         if warning is None:
@@ -176,6 +177,17 @@ def _reasons(body: bytes) -> dict[str, int]:
     except (ValueError, TypeError, AttributeError, IndexError):
         return found
     return found
+
+
+def _names(body: bytes, sop_instance_uid: str) -> bool:
+    """Whether the answer says that this instance is stored; an answer that is no DICOM JSON (some speak XML) is believed."""
+    try:
+        answer = json.loads(body)
+        answer = answer[0] if isinstance(answer, list) else answer
+        stored = answer[_REFERENCED_SOP_SEQUENCE].get("Value", [])
+    except (ValueError, TypeError, KeyError, IndexError):
+        return True
+    return any(_first(item, "00081155") == sop_instance_uid for item in stored)
 
 
 def _first(item: Any, tag: str) -> Any:
