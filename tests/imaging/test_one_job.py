@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from dicomnode.phantom import small_thorax, write_study
 from tests.imaging.failing import failing_codec, recompress
 from tests.peers.dcmtk import dcmsend
@@ -20,6 +22,7 @@ def worker_of(node: Node) -> tuple[int, str]:
     return role["pid"], role["state"]
 
 
+@pytest.mark.timeout(600)
 def test_a_codec_that_crashes_costs_one_job_and_not_the_worker(node: Callable[..., Node], tmp_path: Path) -> None:
     results = tmp_path / "results"
     results.mkdir()

@@ -146,7 +146,9 @@ def test_the_window_of_an_inverse_radiograph_shows_it_as_its_source_would_be_sho
 
     assert inverse.headers.window_width == 801
     assert inverse.headers.window_center is not None
-    np.testing.assert_allclose(shade(inverse.pixels.astype(float), inverse.headers.window_center), 1 - shade(stored * 1.0, 1000))
+    np.testing.assert_allclose(
+        shade(inverse.pixels.astype(float), inverse.headers.window_center), 1 - shade(stored * 1.0, 1000)
+    )
     assert radiograph(tmp_path, stored, **elements).headers.window_center == 1000
 
 
