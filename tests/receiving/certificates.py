@@ -27,12 +27,19 @@ class Authority:
             "-subj", f"/CN={name}", "-keyout", self._key, "-out", self.certificate,
         )  # fmt: skip
 
-    def sign(self, name: str, *, days: int = 2) -> Pair:
-        """A certificate with an RSA key, as most devices have. days: -1 for one that has expired."""
+    def sign(self, name: str, *, days: int = 2, address: str = "") -> Pair:
+        """A certificate with an RSA key, as most devices have. days: -1 for one that has expired. address: for this server."""
         key, request, certificate = (self._folder / f"{name}.{kind}" for kind in ("key", "csr", "pem"))
         openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}", "-keyout", key, "-out", request)
         openssl(
             "x509", "-req", "-in", request, "-CA", self.certificate, "-CAkey", self._key, "-CAcreateserial",
-            "-days", days, "-out", certificate,
+            "-days", days, "-out", certificate, *self._extensions(address),
         )  # fmt: skip
         return Pair(certificate, key)
+
+    def _extensions(self, address: str) -> list[str | Path]:
+        if not address:
+            return []
+        extensions = self._folder / "extensions.cnf"
+        extensions.write_text(f"subjectAltName=IP:{address}\n")
+        return ["-extfile", extensions]
