@@ -160,6 +160,15 @@ class Commitment(Section):
     keep_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 365.0  # how long committed instances are not purged
 
 
+class Canary(Section):
+    """A phantom that the node sends to itself; its result must come out, into `data_dir/canary`. 0 hours: never."""
+
+    every_h: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    within_min: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0  # then it is an alarm
+    pipeline: str = "chest_ct"
+    send_to: tuple[str, ...] = ()  # destinations that get its results too
+
+
 class Logs(Section):
     """Operational logs on stderr: key=value on a terminal, JSON elsewhere, unless said."""
 
@@ -222,6 +231,7 @@ class Settings(BaseSettings):
     storage: Storage = Storage()
     sweep: Sweep = Sweep()
     retention: Retention = Retention()
+    canary: Canary = Canary()
     commitment: Commitment = Commitment()
     logs: Logs = Logs()
     peers: tuple[PeerSettings, ...] = ()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, get_args
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
+from dicomnode.domain.canary import CANARY
 from dicomnode.domain.errors import SettingsError
 from dicomnode.domain.profiles import SHIPPED
 from dicomnode.domain.received import INDEXED_KEYWORDS
@@ -124,6 +125,16 @@ def contradictions(settings: "Settings", where: str) -> Iterable[SettingsError]:
         yield from _destination_problems(destination, [peer.name for peer in settings.peers], where)
     for route in settings.routes:
         yield from _route_problems(route, [destination.name for destination in settings.destinations], where)
+    yield from _canary_problems(settings, where)
+
+
+def _canary_problems(settings: "Settings", where: str) -> Iterable[SettingsError]:
+    destinations = [destination.name for destination in settings.destinations]
+    for name in settings.canary.send_to:
+        if name not in destinations:
+            yield _names_nothing("canary", "destination", name, destinations, where)
+    if settings.canary.every_h and CANARY in (*destinations, *(route.name for route in settings.routes)):
+        yield SettingsError(f"{CANARY!r} is the name of the canary's own route and folder", f"choose another name in {where}")
 
 
 def _names_nothing(what: str, kind: str, name: str, known: list[str], where: str) -> SettingsError:

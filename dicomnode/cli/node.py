@@ -2,14 +2,19 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dicomnode import __version__
 from dicomnode.cli.options import ConfigOption, DebugOption, JsonOption, existing_registry, loaded
 from dicomnode.cli.output import print_json, say, table
+from dicomnode.domain.clock import utc_now
 from dicomnode.domain.errors import DicomNodeError, SettingsError, UsageError
+
+if TYPE_CHECKING:
+    from dicomnode.registry import Registry
+    from dicomnode.settings import Settings
 
 # Where a service's settings live its data do not (FHS 3.0, 3.7 and 5.8).
 SYSTEM_SETTINGS, SYSTEM_DATA = Path("/etc/dicomnode"), Path("/var/lib/dicomnode")
@@ -119,6 +124,7 @@ def status(
     roles = read_states(wiring.run_folder(settings), ROLES)
     registry = existing_registry(settings)
     counted = registry.status_counts()
+    canary = _canary(registry, settings)
     registry.close()
     payload = {
         "version": __version__,
@@ -127,6 +133,7 @@ def status(
         "roles": roles,
         **counted,
         "disk": {"free_bytes": wiring.open_store(settings).free_bytes()},
+        "canary": canary,
     }
     if as_json:
         print_json("status", payload)
@@ -138,6 +145,26 @@ def status(
         table(("what", "how many"), [(name, _shown(value)) for name, value in counts.items()])
     if counted["oldest_queued_s"] is not None:
         say(f"oldest queued job waits for {counted['oldest_queued_s']:.0f} s")
+    if canary is not None:
+        age = "never came out" if canary["age_s"] is None else f"last came out {canary['age_s']:.0f} s ago"
+        say(f"the canary {age}{' and is late' if canary['state'] == 'late' else ''}")
+
+
+def _canary(registry: "Registry", settings: "Settings") -> dict[str, object] | None:
+    """How long ago a canary last came out whole; None where none is sent."""
+    if not settings.canary.every_h:
+        return None
+    sent_at, answered_at = registry.keeping.canary_marks()
+    now = utc_now()
+    waits_s = 0.0 if sent_at is None else (now - sent_at).total_seconds()
+    answered = answered_at is not None and sent_at is not None and answered_at >= sent_at
+    late = not answered and waits_s > settings.canary.within_min * 60
+    return {
+        "state": "answered" if answered else "late" if late else "waiting",
+        "age_s": None if answered_at is None else round((now - answered_at).total_seconds(), 1),
+        "sent_at": None if sent_at is None else sent_at.isoformat(),
+        "answered_at": None if answered_at is None else answered_at.isoformat(),
+    }
 
 
 def _shown(value: object) -> str:

@@ -57,6 +57,12 @@ folders = []                       # searched before those that `dicomnode pipel
 # free_percent = 10                # with less of the disk free the oldest goes before its time,
 # at_least_hours = 24              # but nothing younger than this
 
+[canary]                           # a phantom that the node sends to itself; its result must come out
+# every_h = 0                      # hours between two; 0: never
+# within_min = 30                  # minutes until it is an alarm
+# pipeline = "chest_ct"
+# send_to = []                     # destinations that get its results, besides the folder data_dir/canary
+
 [commitment]                       # storage commitment that is asked of us; modalities delete what was committed
 # serve = false                    # for peers that may "commit"
 # keep_days = 365.0                # how long what was committed is kept, whatever retention says

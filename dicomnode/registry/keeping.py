@@ -5,11 +5,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import select
+
 from dicomnode.domain.clock import type_clock
 from dicomnode.domain.errors import UsageError
-from dicomnode.registry import conflicts, keys, retention
+from dicomnode.registry import canary, conflicts, keys, retention
 from dicomnode.registry.engine import Database
-from dicomnode.registry.tables import Study
+from dicomnode.registry.tables import Job, Study
 
 
 class Keeping:
@@ -79,3 +81,34 @@ class Keeping:
         """Remove these audit rows: they stand in the archive, durably."""
         with self._database.write() as session:
             retention.forget_audit(session, ids)
+
+    # the canary
+
+    def canary_marks(self) -> tuple[datetime | None, datetime | None]:
+        """When the last canary was sent, and when one last came out whole."""
+        with self._database.read() as session:
+            return canary.marks(session)
+
+    def remember_canary(self, name: str, at: datetime) -> None:
+        """Keep one of the two times (`canary.SENT`, `canary.ANSWERED`)."""
+        with self._database.write() as session:
+            canary.remember(session, name, at)
+
+    def canary_answer(self, study_instance_uid: str) -> canary.CanaryAnswer | None:
+        """What became of this canary; None if it never arrived."""
+        with self._database.read() as session:
+            return canary.answer(session, study_instance_uid)
+
+    def purge_canaries(self) -> list[str]:
+        """Count no longer on the images and results of canaries that are done; their keys."""
+        now, purged = self._clock(), []
+        with self._database.read() as session:
+            found = canary.studies(session)
+        for key in found:
+            study_id = keys.row_id(key, "S")
+            with self._database.write() as session:
+                if retention.begin_purge(session, study_id, now):
+                    job_ids = session.scalars(select(Job.id).where(Job.study_id == study_id)).all()
+                    retention.begin_purge_of_results(session, job_ids, now)
+                    purged.append(key)
+        return purged

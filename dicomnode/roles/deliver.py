@@ -16,7 +16,7 @@ _log = structlog.get_logger()
 
 def stranded(registry: Registry, settings: Settings) -> dict[str, int]:
     """Destinations that the settings no longer name → how many objects still wait for them: nobody sends these."""
-    known = {one.name for one in settings.destinations}
+    known = {one.name for one in settings.destinations} | {one.name for one in wiring.destinations(settings)}
     return {name: count for name, count in registry.unfinished_deliveries().items() if name not in known}
 
 

@@ -24,7 +24,8 @@ def missing_pipelines(settings: Settings) -> list[SettingsError]:
     """One error for each route whose pipeline is in none of the folders."""
     from dicomnode import engines
 
-    if not settings.routes:
+    routes = wiring.routes(settings)
+    if not routes:
         return []
     known = [info.name for info in engines.find_pipelines(settings.pipeline_folders)]
     return [
@@ -34,7 +35,7 @@ def missing_pipelines(settings: Settings) -> list[SettingsError]:
             if known
             else "there are none: add one with dicomnode pipelines add",
         )
-        for route in settings.routes
+        for route in routes
         if route.pipeline not in known
     ]
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 from dicomnode.receiving import Limits, Receiver
 from dicomnode.receiving.commitment import CommitmentService, Committer
 from dicomnode.registry import Registry
-from dicomnode.roles import wiring
+from dicomnode.roles import canary, wiring
 from dicomnode.roles.lifeline import Lifeline
 from dicomnode.roles.space import ReserveKeeper
 from dicomnode.settings import Settings
@@ -31,7 +31,7 @@ def main(settings: Settings, lifeline: Lifeline) -> None:
         transfer_syntaxes=settings.dicom.transfer_syntaxes,
         host=settings.dicom.host,
         port=settings.dicom.port,
-        peers=tuple(wiring.peers(settings).values()),
+        peers=(*wiring.peers(settings).values(), *canary.permitted(settings)),
         tls=wiring.tls_context(settings),
         limits=Limits(max_associations=settings.dicom.max_associations, network_timeout_s=settings.dicom.network_timeout_s),
         normalized=_commitment_service(settings, registry, noted),

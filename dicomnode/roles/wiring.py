@@ -10,6 +10,7 @@ from dicomnode.domain.errors import SettingsError
 from dicomnode.domain.profiles import Profile
 from dicomnode.domain.routes import Destination, Peer, PeerTls, Route
 from dicomnode.registry import Registry
+from dicomnode.roles import canary
 from dicomnode.settings import DestinationSettings, PeerSettings, RouteSettings, Settings
 from dicomnode.settings_profiles import profiles_of
 from dicomnode.storage import Reserve, Store, reserve_size
@@ -103,7 +104,8 @@ def destinations(settings: Settings) -> tuple[Destination, ...]:
     """Destinations of the kinds that exist; `not_built` names the others."""
     by_name = peers(settings)
     profiles = profiles_of(settings.profiles)
-    return tuple(_destination(one, by_name, profiles, settings) for one in settings.destinations if one.kind != "fhir")
+    listed = tuple(_destination(one, by_name, profiles, settings) for one in settings.destinations if one.kind != "fhir")
+    return (*listed, canary.destination(settings, profiles)) if settings.canary.every_h else listed
 
 
 def _destination(
@@ -122,8 +124,9 @@ def _destination(
 
 
 def routes(settings: Settings) -> tuple[Route, ...]:
-    """Routes in the order of the settings file."""
-    return tuple(map(_route, settings.routes))
+    """Routes in the order of the settings file, the canary's last."""
+    listed = tuple(map(_route, settings.routes))
+    return (*listed, canary.route(settings)) if settings.canary.every_h else listed
 
 
 def _route(one: RouteSettings) -> Route:

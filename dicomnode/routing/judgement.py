@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from dicomnode.domain.canary import CANARY_AE_TITLE
 from dicomnode.domain.equipment import DERIVED_SOP_CLASSES
 from dicomnode.domain.imaging import Refusal
 from dicomnode.domain.routes import Route
@@ -42,6 +43,7 @@ def judge(
     study: StudyEvidence, routes: Sequence[Route], now: datetime, pipelines: Mapping[str, PipelineFacts]
 ) -> StudyJudgement:
     """All that can be said of the study now. Nothing new to write gives a judgement without completions, verdicts and jobs."""
+    routes = [route for route in routes if route.canary == _is_canary(study)]
     mismatches = {(one.series_id, route.name): _mismatches(one, route) for one in study.series for route in routes}
     matching = {route.name: [one for one in study.series if not mismatches[one.series_id, route.name]] for route in routes}
     waits = {route.name: _wait(study, matching[route.name], route, now) for route in routes if matching[route.name]}
@@ -59,6 +61,11 @@ def judge(
         if changed and one.series_id in complete
     )
     return StudyJudgement(study.study_id, study.arrivals, completions, verdicts, jobs, settled)
+
+
+def _is_canary(study: StudyEvidence) -> bool:
+    """The node's own phantom goes through its own route and no other, and nobody else's study goes through that."""
+    return any(one.attributes.get("CallingAETitle") == CANARY_AE_TITLE for one in study.series)
 
 
 def _mismatches(series: SeriesEvidence, route: Route) -> tuple[str, ...]:
