@@ -14,9 +14,15 @@ from dicomnode.domain.profiles import ResultKind
 from dicomnode.domain.results import ResultObject, ResultRequest
 from dicomnode.results import files
 from dicomnode.results.context import Context, make_context
+from dicomnode.results.documents import Document
+from dicomnode.results.fhir import build_bundle
 from dicomnode.results.fonts import own_font
+from dicomnode.results.gsps import build_presentation_states
+from dicomnode.results.key_objects import build_key_objects
 from dicomnode.results.not_run import build_not_run_capture, build_not_run_report
 from dicomnode.results.outlines import outlines
+from dicomnode.results.parametric_map import build_parametric_maps
+from dicomnode.results.pdf import build_document
 from dicomnode.results.sc import build_captures
 from dicomnode.results.seg import build_segmentation
 from dicomnode.results.sets import ResultSet, sets_of, with_place
@@ -30,6 +36,11 @@ BUILDERS: Mapping[ResultKind, type_builder] = {
     ResultKind.SEG: build_segmentation,
     ResultKind.SR: build_report,
     ResultKind.SC: build_captures,
+    ResultKind.GSPS: build_presentation_states,
+    ResultKind.KOS: build_key_objects,
+    ResultKind.PARAMETRIC_MAP: build_parametric_maps,
+    ResultKind.PDF: build_document,
+    ResultKind.FHIR: build_bundle,
 }
 NOT_RUN_BUILDERS: Mapping[ResultKind, Callable[[Context, Refusal], Any]] = {
     ResultKind.SR: build_not_run_report,
@@ -87,6 +98,8 @@ def _datasets(kind: ResultKind, one: ResultSet, outcome: Findings | Refusal, ima
 def _finish(
     context: Context, kind: ResultKind, dataset: Any, order: int, folder: Path, sources: tuple[str, ...]
 ) -> ResultObject:
+    if isinstance(dataset, Document):
+        return files.write_document(dataset, context.sources.study_instance_uid, kind, order, folder, sources)
     files.stamp(dataset, context.moment, lambda name: context.uid(kind, name))
     written = files.write(dataset, kind, order, folder, sources)
     if "PixelData" in dataset:

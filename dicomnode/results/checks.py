@@ -6,6 +6,7 @@ nothing.
 
 import hashlib
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from dicomnode.domain.findings import Findings
 from dicomnode.domain.imaging import Image2D, Refusal, Volume
 from dicomnode.domain.profiles import ResultKind
 from dicomnode.domain.results import ResultObject
+from dicomnode.results.checks_others import check_bundle, check_map
 from dicomnode.results.checks_required import check_required
 from dicomnode.results.checks_seg import check_segmentation, expected_segments, type_expected
 from dicomnode.results.checks_sr import check_report
@@ -50,9 +52,12 @@ def verify(
         raise ResultCheckFailed("two results have the same UID", REMEDY)
     segments_left: dict[str, list[type_expected]] = {}  # by series: several instances hold them together
     for one in objects:
+        content = _content(one)
         if one.kind is ResultKind.FHIR:
-            continue  # no DICOM object; its builder validates it
-        dataset = _read(one)
+            if isinstance(outcome, Findings):
+                check_bundle(content, outcome)
+            continue
+        dataset = pydicom.dcmread(BytesIO(content))
         _check_common(dataset, one, source)
         _check_references(dataset, one, source, ours)
         if not isinstance(outcome, Findings) or image is None:
@@ -62,18 +67,20 @@ def verify(
             segments_left[one.series_instance_uid] = check_segmentation(dataset, left, image, source)
         elif one.kind is ResultKind.SR:
             check_report(dataset, outcome, image, source.series_instance_uid)
+        elif one.kind is ResultKind.PARAMETRIC_MAP:
+            check_map(dataset, outcome, source)
     if any(segments_left.values()):
         raise ResultCheckFailed(f"SEG lacks {sum(map(len, segments_left.values()))} segments of the findings", REMEDY)
 
 
-def _read(one: ResultObject) -> Dataset:
+def _content(one: ResultObject) -> bytes:
     try:
         content = one.path.read_bytes()
     except OSError as error:
         raise ResultCheckFailed(f"{one.kind} file cannot be read: {error.strerror}", "run the job again") from None
     if len(content) != one.size_bytes or hashlib.sha256(content).hexdigest() != one.sha256:
         raise ResultCheckFailed(f"{one.kind} file changed after it was written", "run the job again")
-    return pydicom.dcmread(one.path)
+    return content
 
 
 def _check_common(dataset: Dataset, one: ResultObject, source: Sources) -> None:

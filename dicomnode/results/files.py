@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from dicomnode.domain.results import ResultKind, ResultObject
+from dicomnode.results.documents import Document
 from dicomnode.results.equipment import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 BUILD_DATES = frozenset({"InstanceCreationDate", "ContentDate", "SeriesDate", "DateOfSecondaryCapture"})
@@ -51,13 +52,7 @@ def write(dataset: Dataset, kind: ResultKind, order: int, folder: Path, sources:
     buffer = BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     content = buffer.getbuffer()
-    path = folder / f"{order:03d}-{kind.value}-{str(dataset.SOPInstanceUID)[-8:]}.dcm"
-    unfinished = path.with_suffix(".part")
-    with unfinished.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+    path = _write_durably(folder / f"{order:03d}-{kind.value}-{str(dataset.SOPInstanceUID)[-8:]}.dcm", content)
     return ResultObject(
         kind=kind,
         sop_class_uid=str(dataset.SOPClassUID),
@@ -72,6 +67,36 @@ def write(dataset: Dataset, kind: ResultKind, order: int, folder: Path, sources:
         order=order,
         description=str(dataset.get("SeriesDescription", "")),
     )
+
+
+def write_document(
+    document: Document, study_instance_uid: str, kind: ResultKind, order: int, folder: Path, sources: tuple[str, ...]
+) -> ResultObject:
+    """The same for what is no Part 10 file; it has no SOP class and no transfer syntax."""
+    return ResultObject(
+        kind=kind,
+        sop_class_uid="",
+        sop_instance_uid=document.uid,
+        series_instance_uid=document.series_uid,
+        study_instance_uid=study_instance_uid,
+        transfer_syntax_uid="",
+        path=_write_durably(folder / f"{order:03d}-{kind.value}-{document.uid[-8:]}.json", document.content),
+        sha256=hashlib.sha256(document.content).hexdigest(),
+        size_bytes=len(document.content),
+        source_sop_instance_uids=sources,
+        order=order,
+        description=document.description,
+    )
+
+
+def _write_durably(path: Path, content: bytes | memoryview) -> Path:
+    unfinished = path.with_suffix(".part")
+    with unfinished.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+    return path
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,6 +1,7 @@
-"""Secondary captures (PS3.3 A.8): RGB, uncompressed, one frame each; the summary page first, then slices with findings."""
+"""Secondary captures (PS3.3 A.8): RGB, uncompressed; the summary page first, then slices with findings."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import highdicom as hd
@@ -10,22 +11,25 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as DicomCode
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.tag import Tag
+from pydicom.uid import MultiFrameTrueColorSecondaryCaptureImageStorage
 
-from dicomnode.domain.equipment import MANUFACTURER, MODEL_NAME
 from dicomnode.domain.findings import Findings
 from dicomnode.domain.imaging import Image2D, Volume
-from dicomnode.domain.results import ResultKind
-from dicomnode.results import equipment
+from dicomnode.domain.profiles import ResultKind, ScForm
 from dicomnode.results.context import Context
-from dicomnode.results.outlines import key_slice
-from dicomnode.results.pages import PageText, summary_page
+from dicomnode.results.fonts import ensure_drawable
+from dicomnode.results.making import series_arguments
+from dicomnode.results.orientation import patient_orientation
+from dicomnode.results.outlines import key_slices_of
+from dicomnode.results.pages import SIDE, PageText, summary_page
 from dicomnode.results.pictures import slices_to_show, slices_with_findings
-from dicomnode.results.slices import Look, sides_of, slice_picture, stack_of
+from dicomnode.results.slices import SHORTEST_SIDE, Look, slice_picture, stack_of
 from dicomnode.results.source import copy_body_part, copy_lossy_history, identity_arguments, restore_identity
 
 DERIVATION = codes.cid7203.SpatiallyRelatedFramesExtractedFromTheVolume
 PURPOSE = DicomCode("121322", "DCM", "Source image for image processing operation")
+PAGE_NUMBER_VECTOR = Tag("PageNumberVector")
 # Defined terms of Body Part Examined without sides (PS3.16 Annex L).
 UNPAIRED_BODY_PARTS = frozenset(
     {"ABDOMEN", "ABDOMENPELVIS", "BLADDER", "BRAIN", "CHEST", "CHESTABDOMEN", "CHESTABDPELVIS", "COCCYX", "CSPINE", "HEAD"}
@@ -37,69 +41,107 @@ UNPAIRED_BODY_PARTS = frozenset(
 def build_captures(
     context: Context, findings: Findings, image: Volume | Image2D, _built: Mapping[ResultKind, Sequence[Any]]
 ) -> list[Any]:
-    """Summary page, then one capture for each slice to show, in the order of the source's Instance Number."""
+    """Summary page, then a picture of each slice to show, in the order of the source's Instance Number.
+
+    One object each, or by profile the frames of one object.
+    """
+    if context.request.draw_identity:
+        ensure_drawable(identity_line(context))
+    page, key_headers = make_summary(context, findings, image)
+    overlays = _overlays(context, findings, image)
+    if context.profile.sc_form is ScForm.MULTI_FRAME:
+        return [_multi_frame(context, [Shown(page, key_headers), *overlays])]
+    captures = [make_capture(context, page, 1, key_headers)]
+    for number, one in enumerate(overlays, start=2):
+        captures.append(make_capture(context, one.picture, number, one.headers, one.orientation))
+    return captures
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shown:
+    """A picture, the headers of the source images that it was made from, and its Patient Orientation."""
+
+    picture: Image.Image
+    headers: Sequence[Dataset]
+    orientation: Sequence[str] = ()
+
+
+def make_summary(context: Context, findings: Findings, image: Volume | Image2D) -> tuple[Image.Image, list[Dataset]]:
+    """The summary page, and the headers of the images that it shows."""
     sources = context.sources
     slices = len(stack_of(image))
+    text = PageText(
+        title=f"AI result: {context.model.name} {context.model.version}{_version(context)}",
+        notice=context.notice,
+        image_numbers=[sources.instance_number(index) for index in range(slices)],
+        overlays=_count(len(slices_to_show(findings, slices)), len(slices_with_findings(findings, slices))),
+        identity=identity_line(context) if context.request.draw_identity else "",
+    )
+    key_slices = key_slices_of(findings, slices) or [slices // 2]
+    headers = {id(one): one for one in (sources.slice_headers[index] for index in key_slices)}
+    return summary_page(image, findings, text), list(headers.values())
+
+
+def _overlays(context: Context, findings: Findings, image: Volume | Image2D) -> list[Shown]:
+    sources, model = context.sources, context.model
+    slices = len(stack_of(image))
     numbers = [sources.instance_number(index) for index in range(slices)]
-    with_findings = slices_with_findings(findings, slices)
+    with_findings = len(slices_with_findings(findings, slices))
     shown = sorted(slices_to_show(findings, slices), key=lambda index: numbers[index])
-    overlays = f"Overlays: {len(shown)} of {len(with_findings)} slices with findings." if shown else ""
-    title = f"AI result: {context.model.name} {context.model.version}{_version(context)}"
-    page = summary_page(image, findings, PageText(title, context.notice, numbers, overlays))
-    key_slices = sorted({key_slice(findings, one) for one in findings.lesions}) or [slices // 2]
-    captures = [make_capture(context, page, 1, [sources.slice_headers[index] for index in key_slices])]
+    look = Look(
+        notice=context.notice,
+        identity=identity_line(context) if context.request.draw_identity else "",
+        position=context.profile.text_position,
+        shortest_side=SIDE if context.profile.sc_form is ScForm.MULTI_FRAME else SHORTEST_SIDE,
+    )
+    made = []
     for place, index in enumerate(shown, start=1):
-        caption = f"AI {context.model.name} {context.model.version}   image {numbers[index]}   overlay {place} of {len(shown)}"
-        if len(shown) < len(with_findings):
-            caption += f" ({len(with_findings)} slices with findings)"
-        overlay = slice_picture(image, findings, index, Look(notice=context.notice, caption=caption))
-        orientation = _patient_orientation(image, sources.slice_headers[index])
-        captures.append(make_capture(context, overlay, place + 1, [sources.slice_headers[index]], orientation))
-    return captures
+        caption = f"AI {model.name} {model.version}   image {numbers[index]}   overlay {place} of {len(shown)}"
+        if len(shown) < with_findings:
+            caption += f" ({with_findings} slices with findings)"
+        header = sources.slice_headers[index]
+        orientation = patient_orientation(image, header)
+        picture = slice_picture(image, findings, index, replace(look, caption=caption, orientation=tuple(orientation)))
+        made.append(Shown(picture, [header], orientation))
+    return made
+
+
+def _count(shown: int, with_findings: int) -> str:
+    return f"Overlays: {shown} of {with_findings} slices with findings." if shown else ""
+
+
+def identity_line(context: Context) -> str:
+    """Patient and study as a person reads them; only drawn where the route asks for it."""
+    identity = context.sources.identity
+    groups = str(identity.get("PatientName") or "").split("=")
+    name = "  ".join(" ".join(group.replace("^", " ").split()) for group in groups if group.strip("^ "))
+    parts = (name, *(str(identity.get(keyword) or "") for keyword in ("PatientID", "PatientBirthDate", "StudyDate")))
+    return "   ".join(part for part in parts if part)
 
 
 def _version(context: Context) -> str:
     return f" (version {context.request.version})" if context.request.version > 1 else ""
 
 
-def _patient_orientation(image: Volume | Image2D, header: Dataset) -> list[str]:
-    """Patient Orientation (0020,0020) of a slice shown as stored: directions of rows and of columns."""
-    if isinstance(image, Volume):
-        right = sides_of(image.affine)[1]
-        turned = image.affine[:, [0, 2, 1, 3]]  # columns in the place of rows
-        return [right, sides_of(turned)[1]]
-    return [str(one) for one in header.get("PatientOrientation") or []]
-
-
 def make_capture(
     context: Context, picture: Image.Image, number: int, shown: Sequence[Dataset], orientation: Sequence[str] = ()
 ) -> Any:
     """One capture of one picture; `shown` are the headers of the source images that it was made from."""
-    kind = ResultKind.SC
     dataset = hd.sc.SCImage(
         pixel_array=np.asarray(picture),
         photometric_interpretation="RGB",
         bits_allocated=8,
         coordinate_system="PATIENT",
         patient_orientation=("L", "P"),
-        series_instance_uid=context.uid(kind, "series"),
-        series_number=context.series_number(kind),
-        sop_instance_uid=context.uid(kind, "instance", str(number)),
-        instance_number=number,
-        manufacturer=MANUFACTURER,
-        manufacturer_model_name=MODEL_NAME,
-        software_versions=equipment.software_versions(context.model),
-        device_serial_number=equipment.device_serial_number(context.model),
         series_description=context.description("SC"),
-        transfer_syntax_uid=ExplicitVRLittleEndian,
-        contributing_equipment=equipment.contributing_equipment(context.model, context.moment, context.request.uid_root),
+        **series_arguments(context, ResultKind.SC, number),
         **identity_arguments(context.sources),
     )
-    restore_identity(dataset, context.sources)
+    restore_identity(dataset, context.sources, context.profile.character_set)
     dataset.PatientOrientation = list(orientation)  # type 2C: a page has none
     # A workstation of ours drew it, nothing was filmed or scanned (PS3.3 C.8.6.1).
     dataset.ConversionType = "WSD"
-    dataset.BurnedInAnnotation = "NO"
+    dataset.BurnedInAnnotation = "YES" if context.request.draw_identity else "NO"
     dataset.DerivationDescription = f"AI findings of {context.model.name} {context.model.version} drawn on source images"[:1024]
     dataset.DerivationCodeSequence = DicomSequence([hd.sr.CodedConcept.from_code(DERIVATION)])
     if shown:
@@ -111,6 +153,30 @@ def make_capture(
         # Type 2C in General Series for parts that have sides (PS3.3 C.7.3.1); empty says "unknown".
         dataset.Laterality = ""
     return dataset
+
+
+def _multi_frame(context: Context, pages: Sequence[Shown]) -> Any:
+    """Multi-frame True Color Secondary Capture (PS3.3 A.8.5): all pictures centred on black pages of one size."""
+    width, height = (max(one.picture.size[axis] for one in pages) for axis in (0, 1))
+    headers = list({id(header): header for one in pages for header in one.headers}.values())
+    dataset = make_capture(context, _centred(pages[0].picture, width, height), 1, headers)
+    dataset.SOPClassUID = MultiFrameTrueColorSecondaryCaptureImageStorage
+    dataset.file_meta.MediaStorageSOPClassUID = MultiFrameTrueColorSecondaryCaptureImageStorage
+    dataset.NumberOfFrames = len(pages)
+    # Type 1C where there is more than one frame (PS3.3 C.8.6.3): frames follow one another as pages do.
+    dataset.FrameIncrementPointer = PAGE_NUMBER_VECTOR
+    dataset.PageNumberVector = [str(number) for number in range(1, len(pages) + 1)]
+    frames = b"".join(_centred(one.picture, width, height).tobytes() for one in pages)
+    dataset.PixelData = frames + b"\0" * (len(frames) % 2)
+    return dataset
+
+
+def _centred(picture: Image.Image, width: int, height: int) -> Image.Image:
+    if picture.size == (width, height):
+        return picture
+    page = Image.new("RGB", (width, height))
+    page.paste(picture, ((width - picture.width) // 2, (height - picture.height) // 2))
+    return page
 
 
 def _source_item(header: Dataset) -> Dataset:
