@@ -9,9 +9,9 @@ from sqlalchemy.orm import Session
 
 from dicomnode.domain.errors import ResultCheckFailed
 from dicomnode.domain.results import ResultObject
-from dicomnode.domain.states import DeliveryState, JobEvent, JobState
+from dicomnode.domain.states import DeliveryEvent, DeliveryState, JobEvent, JobState
 from dicomnode.registry.queue import ARRIVED, backoff_s, cancel_waiting, fence_of, same_family
-from dicomnode.registry.records import ClaimedJob
+from dicomnode.registry.records import OUT_OF_SPACE, ClaimedJob
 from dicomnode.registry.tables import Delivery, Job, Result
 from dicomnode.registry.transitions import DELIVERY, JOB, began, change
 
@@ -66,6 +66,8 @@ def finish(
     if event is JobEvent.TRY_AGAIN:
         pause = backoff_s(job.attempt) if retry_after_s is None else retry_after_s
         values |= {"worker": "", "not_before": now + timedelta(seconds=pause)}
+        if reason_code == OUT_OF_SPACE:
+            values["attempt"] = job.attempt - 1
     else:
         values |= {"finished_at": now, "outcome": event.value}
     running = JobState.RUNNING.value
@@ -109,7 +111,7 @@ def _keep_deliveries(
             continue
         for result_id, result in kept:
             if wanted.at_once(destination, result):
-                keep_delivery(session, job.id, result_id, destination, now)
+                keep_delivery(session, job.id, result_id, destination, now, held=result.held)
 
 
 def _keep_result(session: Session, job_id: int, result: ResultObject, now: datetime) -> int:
@@ -148,8 +150,8 @@ def _keep_result(session: Session, job_id: int, result: ResultObject, now: datet
     return row.id
 
 
-def keep_delivery(session: Session, job_id: int, result_id: int, destination: str, now: datetime) -> None:
-    """One result on its way to one destination, if it is not yet known there."""
+def keep_delivery(session: Session, job_id: int, result_id: int, destination: str, now: datetime, *, held: str = "") -> None:
+    """One result on its way to one destination, if it is not yet known there. held: why it must not leave."""
     known = select(Delivery.id).where(Delivery.result_id == result_id, Delivery.destination == destination)
     if session.scalar(known) is not None:
         return
@@ -165,6 +167,9 @@ def keep_delivery(session: Session, job_id: int, result_id: int, destination: st
     session.add(row)
     session.flush()
     began(session, DELIVERY, row.id, state, now=now)
+    if held:
+        event, values = DeliveryEvent.HELD, {"last_error": held}
+        change(session, DELIVERY, row.id, state.value, event, now=now, reason=held, values=values)
 
 
 def _not_run_already_said(session: Session, claimed: ClaimedJob, destination: str) -> bool:

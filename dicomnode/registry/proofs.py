@@ -55,6 +55,12 @@ class Proofs:
             return [f"D{row.id}" for row, uid in rows if _concluded(session, row, uid, committed, missing, failed, now)]
 
 
+def ask_again(session: Session, now: datetime) -> None:
+    """After a restart of the node: a report may have come while nobody listened, and archives do not all repeat it."""
+    open_requests = (Delivery.state == DeliveryState.SENT.value, Delivery.commitment_uid.is_not(None))
+    session.execute(update(Delivery).where(*open_requests).values(not_before=now))
+
+
 def _concluded(
     session: Session,
     row: Delivery,

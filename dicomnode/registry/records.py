@@ -14,6 +14,8 @@ from dicomnode.domain.states import DeliveryState, JobState, SeriesState
 MAX_JOB_ATTEMPTS = 3
 # A job whose worker died this often while the supervisor lived is poison.
 MAX_JOB_CRASHES = 3
+# The reason code of an attempt that a full disk ended: it is given back.
+OUT_OF_SPACE = "out_of_space"
 # A job found running after this many starts waits for an operator, whatever killed the node each time.
 MAX_JOB_STARTS = 20
 

@@ -17,6 +17,7 @@ from dicomnode.registry import (
     notices,
     operator,
     outbox,
+    proofs,
     queries,
     queue,
     receiving,
@@ -308,6 +309,7 @@ class Registry:
         with self._database.write() as session:
             receiving.all_associations_ended(session, "the node was restarted", now)
             outbox.sender_ended(session, now, worker=None, reason="the node was restarted")
+            proofs.ask_again(session, now)
             return queue.workers_ended(session, now)
 
     def retry(self, key: str) -> list[str]:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dicomnode import imaging, logs
-from dicomnode.domain.errors import DicomNodeError, PipelineError, ResourceExhausted, ResultCheckFailed, StaleUpdate
+from dicomnode.domain.errors import DicomNodeError, OutOfSpace, PipelineError, ResourceExhausted, ResultCheckFailed, StaleUpdate
 from dicomnode.domain.findings import Findings, ModelIdentity
 from dicomnode.domain.imaging import Image2D, Refusal, RefusalCode, SeriesRef, Volume
 from dicomnode.domain.profiles import SHIPPED
 from dicomnode.domain.results import ResultKind, ResultObject, ResultRequest
 from dicomnode.domain.routes import Destination, Route
 from dicomnode.domain.states import JobEvent
-from dicomnode.registry import ClaimedJob, Registry
+from dicomnode.registry import OUT_OF_SPACE, ClaimedJob, Registry
 from dicomnode.roles import confinement, wiring
 from dicomnode.roles.ahead import Ahead, Wish
 from dicomnode.roles.analysis import Analysis, analyse, build_results, findings_summary
@@ -24,6 +24,7 @@ from dicomnode.roles.leases import HeldLease
 from dicomnode.roles.lifeline import Lifeline
 from dicomnode.settings import Settings
 from dicomnode.storage import Store
+from dicomnode.storage.durable import FULL, storage_error
 
 if TYPE_CHECKING:
     from dicomnode.engines import Pipeline, PipelineInfo
@@ -267,13 +268,16 @@ class Worker:
         self._worn |= isinstance(error, MemoryError | ResourceExhausted)
         if isinstance(error, MemoryError):
             known = ResourceExhausted("memory ran out", "give the machine more memory, or use a smaller pipeline")
+        if isinstance(error, OSError) and error.errno in FULL:
+            known = error = storage_error(error)
         _log.error("job attempt failed", job=job.key, attempt=job.attempt, exc_info=error)
         reason = (
             str(known) if known else f"an error inside the node ({type(error).__name__}, {logs.frames(error.__traceback__)})"
         )
         code = _code(error)
         # An error that nobody foresaw may come from the machine's state: it is tried again like a known passing one.
-        if (known is None or known.retryable) and not job.last_attempt:
+        passes = isinstance(known, OutOfSpace)  # a full disk is nobody's fault, and costs no attempt
+        if (known is None or known.retryable) and (passes or not job.last_attempt):
             return Ending(JobEvent.TRY_AGAIN, code, reason, retry_after_s=FIRST_RETRY_S * 6 ** (job.attempt - 1))
         ending = Ending(JobEvent.FAILED, code, reason)
         try:
@@ -321,6 +325,7 @@ class Worker:
 
 def _code(error: Exception) -> str:
     for kind, code in (
+        (OutOfSpace, OUT_OF_SPACE),
         (ResultCheckFailed, "result_check_failed"),
         (ResourceExhausted, "out_of_memory"),
         (MemoryError, "out_of_memory"),
