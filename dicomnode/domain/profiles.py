@@ -115,7 +115,7 @@ class Profile:
     sc_form: ScForm = ScForm.SINGLE_FRAMES
     text_position: TextPosition = TextPosition.BOTTOM
     character_set: CharacterSet = CharacterSet.SOURCE
-    fallbacks: tuple[Fallback, ...] = (Fallback(ResultKind.SR, SrClass.COMPREHENSIVE),)
+    fallbacks: tuple[Fallback, ...] = ()
 
     def without_fallbacks(self) -> "Profile":
         """For where nothing is refused, such as a folder."""
@@ -140,9 +140,9 @@ SHIPPED: Mapping[str, Profile] = {
     profile.name: profile
     for profile in (
         Profile("ohif", sr_form=SrForm.OHIF),
-        Profile("archive"),
-        Profile("sc-only", kinds=(ResultKind.SC,), fallbacks=()),
-        Profile("fhir", kinds=(ResultKind.FHIR,), fallbacks=()),
+        Profile("archive", fallbacks=(Fallback(ResultKind.SR, SrClass.COMPREHENSIVE),)),
+        Profile("sc-only", kinds=(ResultKind.SC,)),
+        Profile("fhir", kinds=(ResultKind.FHIR,)),
     )
 }
 

@@ -35,6 +35,7 @@ class ResultObject:
     fallback_profiles: tuple[str, ...] = ()
     replaces: tuple[str, ...] = ()
     when_refused: str = ""
+    held: str = ""  # why it must not leave: a check before sending failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,5 +68,5 @@ class ResultRequest:
     demonstration: bool = True
     extra: Mapping[str, str] = field(default_factory=dict)
     model: ModelIdentity | None = None  # who refused: a Refusal carries no model of its own
-    profiles: tuple[Profile, ...] = (SHIPPED["ohif"].without_fallbacks(),)  # of the destinations
+    profiles: tuple[Profile, ...] = (SHIPPED["ohif"],)  # of the destinations
     draw_identity: bool = False  # patient and study are drawn on captures, which then say so in Burned In Annotation

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pydicom.misc import is_dicom
 
 from dicomnode import imaging
+from dicomnode.domain.errors import ResultCheckFailed
 from dicomnode.domain.findings import Findings
 from dicomnode.domain.imaging import Image2D, Refusal, RefusalCode, SeriesRef, Volume
 from dicomnode.domain.results import ResultObject, ResultRequest
@@ -63,9 +64,11 @@ def _role_refused(role: str, loaded: Image2D | Refusal) -> Refusal:
 
 
 def build_results(
-    analysis: Analysis, sources: Sequence[Path], request: ResultRequest, folder: Path
+    analysis: Analysis, sources: Sequence[Path], request: ResultRequest, folder: Path, *, hold: bool = False
 ) -> tuple[tuple[ResultObject, ...], float]:
-    """The objects in `folder`, checked against their sources, and the seconds that took. Raises ResultCheckFailed.
+    """The objects in `folder`, checked against their sources, and the seconds that took.
+
+    What fails a check raises ResultCheckFailed; with `hold` it is given all the same, marked as held with the reason.
 
     A refusal is said with what headers there are: stored files that were lost or damaged may be the very reason for it.
     Without any of them there is nobody to say it of, and no object.
@@ -78,7 +81,12 @@ def build_results(
         if not sources:
             return (), 0.0
     objects = results.build(analysis.outcome, analysis.image, sources, request, folder)
-    results.verify(objects, analysis.outcome, analysis.image, sources)
+    try:
+        results.verify(objects, analysis.outcome, analysis.image, sources)
+    except ResultCheckFailed as error:
+        if not hold:
+            raise
+        objects = tuple(replace(one, held=str(error)) for one in objects)
     return objects, time.monotonic() - began
 
 

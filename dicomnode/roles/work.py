@@ -12,7 +12,7 @@ from dicomnode import imaging, logs
 from dicomnode.domain.errors import DicomNodeError, OutOfSpace, PipelineError, ResourceExhausted, ResultCheckFailed, StaleUpdate
 from dicomnode.domain.findings import Findings, ModelIdentity
 from dicomnode.domain.imaging import Image2D, Refusal, RefusalCode, SeriesRef, Volume
-from dicomnode.domain.profiles import SHIPPED
+from dicomnode.domain.profiles import SHIPPED, Profile
 from dicomnode.domain.results import ResultKind, ResultObject, ResultRequest
 from dicomnode.domain.routes import Destination, Route
 from dicomnode.domain.states import JobEvent
@@ -198,6 +198,7 @@ class Worker:
                 device=self._settings.work.device,
                 trusted_digests=trusted,
                 proofs=self._settings.data_dir / "selftests",
+                folders=self._settings.pipeline_folders,
             )
         return self._pipelines[name]
 
@@ -237,14 +238,21 @@ class Worker:
         for leftover in folder.iterdir():  # of a first try in this attempt: no row names these files
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         request = self._request(job, route, analysis)
-        objects, results_s = build_results(analysis, [one.path for one in series.instances], request, folder)
+        objects, results_s = build_results(analysis, [one.path for one in series.instances], request, folder, hold=True)
         for one in objects:
             self._store.seal(one.path)
+        if any(one.held for one in objects):
+            _log.error("results are held: a check before sending failed", job=job.key)
         return tuple(replace(one, path=self._store.relative(one.path)) for one in objects), results_s
 
     def _request(self, job: ClaimedJob, route: Route, analysis: Analysis) -> ResultRequest:
         model = analysis.outcome.model if isinstance(analysis.outcome, Findings) else self._identity(job.pipeline)
-        wanted = {one.profile.name: one.profile for one in map(self._destinations.__getitem__, route.send_to)}
+        wanted: dict[str, Profile] = {}
+        for one in map(self._destinations.__getitem__, route.send_to):
+            if one.kind != "folder":
+                wanted[one.profile.name] = one.profile
+            else:  # it refuses nothing
+                wanted.setdefault(one.profile.name, one.profile.without_fallbacks())
         return ResultRequest(
             pipeline=job.pipeline,
             pipeline_version=model.version,
