@@ -81,20 +81,31 @@ class MortalNode:
         *,
         settings: Mapping[str, Mapping[str, Any]] | None = None,
         proof: str = "find",
-        environment: Mapping[str, str] | None = None,
+        more_destinations: Sequence[Mapping[str, Any]] = (),
+        more_peers: Sequence[Mapping[str, Any]] = (),
+        results: Sequence[str] = ("SEG", "SR", "SC"),
     ) -> None:
+        """more_destinations: get the results, too, beside the PACS. settings: as of `Node`."""
         tables: dict[str, dict[str, Any]] = {"sweep": {"interval_s": 0.3}, "storage": {"reserve_mb": 0, "reserve_file_mb": 0}}
         for table, values in (settings or {}).items():
             tables.setdefault(table, {}).update(values)
         self.node = Node(
             folder,
-            peers=[peer_of(pacs), modality_peer("CT_SCANNER")],
-            destinations=[destination("pacs", proof=proof)],
-            routes=[chest_route(pipeline="tiny", quiet_s=0.7, max_wait_s=120)],
+            peers=[peer_of(pacs), modality_peer("CT_SCANNER"), *more_peers],
+            destinations=[destination("pacs", proof=proof), *more_destinations],
+            routes=[
+                chest_route(
+                    pipeline="tiny",
+                    quiet_s=0.7,
+                    max_wait_s=120,
+                    results=list(results),
+                    send_to=["pacs", *(one["name"] for one in more_destinations)],
+                )
+            ],
             pipelines=[PIPELINES],
             settings=tables,
         )
-        self.pacs, self._nursery, self._environment = pacs, nursery, dict(environment or {})
+        self.pacs, self._nursery = pacs, nursery
         pacs.add_modality(folder.name, Modality(self.node.ae_title, self.node.port))
         self._marker = folder / "killed-here"
         self._pid: int | None = None
@@ -110,16 +121,21 @@ class MortalNode:
 
     # --- its life
 
-    def start(self, point: CrashPoint | None = None) -> None:
-        """Start it, to die at `point` if one is given; back once it listens, or is dead already."""
+    def start(self, point: CrashPoint | None = None, fault: Mapping[str, Any] | None = None) -> None:
+        """Start it, to die at `point` or to suffer `fault` (`faults.Fault`); back once it listens, or is dead already."""
         self._marker.unlink(missing_ok=True)
-        crash = None
-        if point is not None:
-            crash = {**asdict(point), "marker": str(self._marker)}
-        log = str(self.node.log)
-        order = {"start": str(self.node.config), "log": log, "environment": self._environment, "crash": crash}
+        crash = None if point is None else {**asdict(point), "marker": str(self._marker)}
+        order = {"start": str(self.node.config), "log": str(self.node.log), "crash": crash, "fault": fault}
         self._pid = self._nursery.ask(**order)["pid"]
         wait_until(lambda: self.died or listens(self.node.port), timeout_s=PATIENCE_S, every_s=0.02, what="the node to listen")
+
+    def stop(self) -> int:
+        """SIGTERM to the supervisor, as systemd does; its exit code once all has ended."""
+        assert self._pid is not None
+        pid, self._pid = self._pid, None
+        self._nursery.ask(stop=pid)
+        wait_until(lambda: self._nursery.ask(poll=pid)["ended"], timeout_s=PATIENCE_S, what="the node to end in order")
+        return int(self._nursery.ask(code=pid)["code"])
 
     @property
     def died(self) -> bool:
@@ -172,19 +188,21 @@ class MortalNode:
     def registry(self) -> "closing[Registry]":
         return closing(Registry(f"sqlite:///{self.node.data_dir / 'dicomnode.db'}"))
 
-    def wait_for_end(self, *study_uids: str) -> None:
-        """Until each study's results are proved to be in the PACS and nothing is left to do."""
+    def wait_for_end(self, *study_uids: str, patience_s: float = PATIENCE_S) -> None:
+        """Until each study's results are proved to be in the PACS and nothing is left to do there."""
+        left = set(study_uids)
 
         def ended() -> bool:
             assert not self.died, self.node.output()[-3000:]
             with self.registry() as registry:
-                return all(_is_over(registry.explain(uid)) for uid in study_uids if registry.find_study(uid))
+                left.difference_update([uid for uid in left if registry.find_study(uid) and is_over(registry.explain(uid))])
+            return not left
 
         try:
-            wait_until(ended, timeout_s=PATIENCE_S, every_s=0.1, what="the studies to end")
+            wait_until(ended, timeout_s=patience_s, every_s=0.2, what="the studies to end")
         except TimeoutError as error:
             with self.registry() as registry:
-                said = [registry.explain(uid)["paragraph"] for uid in study_uids]
+                said = [registry.explain(uid)["paragraph"] for uid in left]
             raise TimeoutError(f"{error}: {said}\n{self.node.output()[-3000:]}") from None
 
     def end_state(self, study_uid: str) -> dict[str, Any]:
@@ -221,10 +239,10 @@ class MortalNode:
         assert report.ok, report
 
 
-def _is_over(explanation: Mapping[str, Any]) -> bool:
+def is_over(explanation: Mapping[str, Any], destination: str = "pacs") -> bool:
     series = explanation["series"]
     jobs = [job for one in series for job in one["jobs"]]
-    deliveries = [delivery for one in series for delivery in one["deliveries"]]
+    deliveries = [one for each in series for one in each["deliveries"] if one["destination"] == destination]
     return (
         all(one["state"] == "complete" for one in series)
         and any(job["state"] == "done" for job in jobs)

@@ -5,8 +5,8 @@ roles, is a fork of this process, and runs what `dicomnode run` and `python -m d
 same mains. Crash points (`crash_points`) are put into the fork of one role; the node's own code knows nothing of them.
 
 One JSON document a line on stdin, one answer a line on stdout:
-{"start": SETTINGS, "log": FILE, "environment": {…}, "crash": {"point": …, "nth": …, "marker": FILE} | null} → {"pid": …};
-{"poll": PID} → {"ended": true | false}; {"kill": PID} → {"ended": true}.
+{"start": SETTINGS, "log": FILE, "crash": a crash point | null, "fault": a fault | null} → {"pid": …};
+{"poll": PID} → {"ended": true | false}; {"kill": PID} → {"ended": true}; {"stop": PID} → {}; {"code": PID} → {"code": …}.
 """
 
 import gc
@@ -50,6 +50,7 @@ class _Fork:
     """`subprocess.Popen` for a role, as far as the supervisor knows it: a fork in place of a new interpreter."""
 
     crash: Mapping[str, Any] | None = None
+    fault: Mapping[str, Any] | None = None
 
     def __init__(self, command: Sequence[str], **_: object) -> None:
         self.returncode: int | None = None
@@ -57,7 +58,7 @@ class _Fork:
         if not self.pid:
             code = 70
             try:
-                code = _run_role(command[3], list(command[3:]), self.crash)
+                code = _run_role(command[3], list(command[3:]), self.crash, self.fault)
             finally:
                 sys.stderr.flush()
                 os._exit(code)
@@ -78,7 +79,7 @@ class _Fork:
             os.kill(self.pid, signal.SIGKILL)
 
 
-def _run_role(role: str, words: Sequence[str], crash: Mapping[str, Any] | None) -> int:
+def _run_role(role: str, words: Sequence[str], crash: Mapping[str, Any] | None, fault: Mapping[str, Any] | None) -> int:
     import random
 
     random.seed()
@@ -86,6 +87,10 @@ def _run_role(role: str, words: Sequence[str], crash: Mapping[str, Any] | None) 
         from tests.faults import crash_points
 
         crash_points.install(role, crash)
+    if fault is not None:
+        from tests.faults import faults
+
+        faults.install(role, fault)
     from dicomnode.roles.__main__ import main
 
     sys.argv = ["dicomnode.roles", *words]
@@ -99,10 +104,9 @@ def _run_node(order: Mapping[str, Any]) -> int:
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
-    os.environ.update(order.get("environment") or {})
     from dicomnode.roles import supervisor
 
-    _Fork.crash = order.get("crash")
+    _Fork.crash, _Fork.fault = order.get("crash"), order.get("fault")
     supervisor.subprocess = SimpleNamespace(Popen=_Fork, DEVNULL=subprocess.DEVNULL)  # type: ignore[assignment]
     start = supervisor.Supervisor._start
 
@@ -134,17 +138,22 @@ def _answer(order: Mapping[str, Any]) -> dict[str, Any]:
         while not _ended(order["kill"]):
             time.sleep(0.002)
         return {"ended": True}
+    if "stop" in order:
+        os.kill(order["stop"], signal.SIGTERM)
+        return {}
+    if "code" in order:
+        return {"code": _codes.get(order["code"])}
     return {"ended": _ended(order["poll"])}
 
 
-_gone: set[int] = set()
+_codes: dict[int, int] = {}
 
 
 def _ended(node: int) -> bool:
     """Whether the node and all that it forked are gone; roles of a killed supervisor are ours to bury (subreaper)."""
     with suppress(ChildProcessError):
-        while (pid := os.waitpid(-1, os.WNOHANG)[0]) != 0:
-            _gone.add(pid)
+        while (child := os.waitpid(-1, os.WNOHANG))[0] != 0:
+            _codes[child[0]] = os.waitstatus_to_exitcode(child[1])
     try:
         os.killpg(node, 0)
     except ProcessLookupError:

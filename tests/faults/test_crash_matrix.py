@@ -24,6 +24,18 @@ from tests.peers.orthanc import Orthanc
 
 LATER = [*ROUTING, *WORKING, *BUILDING, *DELIVERING, *PROVING]
 # Kills of one study in a row; each is looked at alone in `make soak`. A job found running at 20 starts waits for an operator.
+IN_THE_MIDDLE = [
+    *PARALLEL_RECEIVING[3:5],
+    PARALLEL_RECEIVING[7],
+    *ROUTING,
+    WORKING[0],
+    WORKING[4],
+    BUILDING[1],
+    BUILDING[7],
+    *BUILDING[-2:],
+    DELIVERING[0],
+    *DELIVERING[2:4],
+]
 WALKS: dict[str, list[CrashPoint]] = {
     "parallel": PARALLEL_RECEIVING,
     "serial": SERIAL_RECEIVING,
@@ -52,7 +64,19 @@ def walk(node: MortalNode, points: Sequence[CrashPoint], study: str, paths: Sequ
     return state
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
+def test_a_study_whose_node_is_killed_at_fourteen_steps_ends_as_one_that_nobody_disturbed(
+    nursery: Nursery, pacs: Orthanc, template: list[Path], undisturbed: Any, tmp_path: Path
+) -> None:
+    """Some of the steps, one after the other; `make soak` takes all of them."""
+    study, paths = another_study(template, tmp_path / "study", "walk")
+    with a_node(tmp_path / "node-walk", nursery, pacs, "parallel", IN_THE_MIDDLE) as node:
+        assert walk(node, IN_THE_MIDDLE, study, paths) == undisturbed
+        assert node.kills == len(IN_THE_MIDDLE) == 14
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", WALKS)
 def test_a_study_whose_node_is_killed_at_each_step_ends_as_one_that_nobody_disturbed(
     name: str, nursery: Nursery, pacs: Orthanc, template: list[Path], undisturbed: Any, tmp_path: Path
@@ -105,7 +129,7 @@ def kill_at_random(
     node.must_have_all_and_nothing_else()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_fifteen_kills_at_random_moments(
     nursery: Nursery, pacs: Orthanc, template: list[Path], undisturbed: Any, tmp_path: Path
 ) -> None:
