@@ -7,6 +7,7 @@ fp32, with nothing taken away. It checks no geometry and makes no findings.
 import json
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class NaiveScript:
         self._labels = self._finish(decollate_batch(batch)[0])["pred"]
         marks.append(time.perf_counter())
         steps = ("decode", "preprocess", "forward", "postprocess")
-        return {step: end - begin for step, begin, end in zip(steps, marks, marks[1:], strict=True)}
+        return {step: end - begin for step, (begin, end) in zip(steps, pairwise(marks), strict=True)}
 
     def lungs(self) -> NDArray[np.bool_]:
         """Where the last run found lung or lesion, (z, y, x) on canonical axes."""

@@ -13,15 +13,10 @@ from typing import Any, Self
 
 from dicomnode.bench.inference_subject import NAIVE
 from dicomnode.bench.processes import MeasurementFailed
+from dicomnode.roles.supervisor import MALLOC
 
 OURS_AT = ("exact", "fast")
 _CORES = 2  # what the goals are written for
-# glibc's settings of our service unit (deploy/systemd); nobody sets them for a script.
-_OUR_ENVIRONMENT = {
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
-    "MALLOC_TOP_PAD_": str(64 << 20),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +43,7 @@ class Subject:
             stderr=self._said,
             pass_fds=(writing,),
             text=True,
-            env={**os.environ, **({} if name == NAIVE else _OUR_ENVIRONMENT)},
+            env={**os.environ, **({} if name == NAIVE else MALLOC)},  # of our service; nobody sets it for a script
         )
         os.close(writing)
         self._answers = os.fdopen(reading)

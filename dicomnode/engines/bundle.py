@@ -13,6 +13,7 @@ from dicomnode.domain.errors import PipelineError
 from dicomnode.engines.building import OwnCode, build
 from dicomnode.engines.catalogue import inference_file, verified_weights
 from dicomnode.engines.kinds import refuse_kind
+from dicomnode.engines.lean import leaned
 from dicomnode.engines.safety import OWN_WAY_KEYS, WANTED_KEYS, from_memory, read_config, without_file_transforms
 from dicomnode.engines.sidecar import Sidecar
 from dicomnode.engines.weights import is_whole_network, load_network, load_weights
@@ -59,7 +60,7 @@ def load_bundle(folder: Path, sidecar: Sidecar, device: torch.device, *, trusted
     if not whole:
         load_weights(network, weights)
         memory_format = torch.channels_last_3d if _is_3d(network) else torch.preserve_format
-        network = network.eval().to(device=device, memory_format=memory_format)
+        network = leaned(network.eval()).to(device=device, memory_format=memory_format)
     return Bundle(
         preprocessing=tuple(_flat(content["preprocessing"])),
         network=network,
