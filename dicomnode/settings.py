@@ -183,7 +183,7 @@ class PeerSettings(Section):
     ae_title: AETitle
     host: Host
     port: Port
-    may: frozenset[Literal["store", "query", "retrieve", "commit"]] = frozenset()
+    may: frozenset[Literal["store", "query", "retrieve", "commit", "reject"]] = frozenset()
     tls: bool = False  # we call it by TLS, with the certificates of dicom.tls
 
 

@@ -132,7 +132,8 @@ def _summary(job: Job) -> JobSummary:
         key=f"J{job.id}",
         pipeline=job.pipeline,
         version=job.version,
-        state=JobState(job.state),
+        # What a rejection note ended stands in the way of no other series, as what an operator cancelled does.
+        state=JobState.SUPERSEDED if job.reason_code == "rejected" else JobState(job.state),
         route=job.route,
         series_id=job.series_id,
         series_generation=job.series_generation,

@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from dicomnode.domain.clock import type_clock
 from dicomnode.domain.errors import UsageError
-from dicomnode.registry import canary, conflicts, keys, retention
+from dicomnode.registry import canary, conflicts, keys, rejections, retention
 from dicomnode.registry.engine import Database
 from dicomnode.registry.tables import Job, Study
 
@@ -112,3 +112,22 @@ class Keeping:
                     retention.begin_purge_of_results(session, job_ids, now)
                     purged.append(key)
         return purged
+
+    # rejection notes
+
+    def unexamined_notes(self, limit: int) -> list[rejections.ReceivedNote]:
+        """Key object selections that came in and that nobody has looked at."""
+        with self._database.read() as session:
+            return rejections.unexamined(session, limit)
+
+    def note_examined(self, instance_id: int) -> None:
+        """It rejects nothing, or its sender may not."""
+        with self._database.write() as session:
+            rejections.examined(session, instance_id)
+
+    def carry_out_note(self, note: rejections.ReceivedNote, uids: Sequence[str], code: str, why: str) -> list[str]:
+        """Leave these instances of the note's study out, end jobs on them, call results stale; the keys of what changed."""
+        with self._database.write() as session:
+            changed = rejections.reject(session, keys.row_id(note.study_key, "S"), uids, code, why, self._clock())
+            rejections.examined(session, note.instance_id)
+        return changed

@@ -155,7 +155,8 @@ def _job(job: type_json, deliveries: Sequence[type_json]) -> Iterable[str]:
         remedy = f" What to do: {job['remedy'].rstrip('.')}." if job["remedy"] else ""
         yield f"Job {name} ({what}) failed ({job['reason_code']}): {reason}.{remedy} `dicomnode retry {name}` runs it again."
     else:
-        yield f"Job {name} ({what}) was cancelled by an operator; `dicomnode retry {name}` runs it after all."
+        by = f": {reason}" if reason else " by an operator"
+        yield f"Job {name} ({what}) was cancelled{by}; `dicomnode retry {name}` runs it after all."
     yield from (f"Note: {str(note).rstrip('.')}." for note in job["notes"])
     yield from _sent(job, [one for one in deliveries if one["job"] == name])
 

@@ -9,6 +9,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
+from dicomnode.domain.rejection import KEY_OBJECT_SELECTION
 from dicomnode.domain.states import DeliveryState, JobState, SeriesState
 
 
@@ -32,6 +33,9 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+_NOTES = text(f"sop_class_uid = '{KEY_OBJECT_SELECTION}' AND rejected IS NULL")
 
 
 def _purged(table: str) -> tuple[Index, Index]:
@@ -150,7 +154,7 @@ class Instance(Base):
     """One stored instance. `path` is relative to the store's root; "" once its bytes were purged.
 
     keep_until: until then it is exempt from purging, for somebody was told that it is safe here. rejected: the code of the
-    rejection note that named it (PS3.16 CID 7011); no job looks at it.
+    rejection note that named it (PS3.16 CID 7011), no job looks at it; "" in a key object selection that was examined.
     """
 
     __tablename__ = "instances"
@@ -175,7 +179,7 @@ class Instance(Base):
     purged_at: Mapped[datetime | None]
     rejected: Mapped[str | None]
 
-    __table_args__ = _purged("instances")
+    __table_args__ = (*_purged("instances"), Index("ix_instances_notes", "id", sqlite_where=_NOTES, postgresql_where=_NOTES))
 
 
 class HeaderVersion(Base):

@@ -1,6 +1,8 @@
 """A phantom goes in on a schedule, through the listener like anybody's; its result must come out, into a folder of the node."""
 
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,6 +16,7 @@ from dicomnode.domain.errors import DicomNodeError
 from dicomnode.domain.profiles import Profile
 from dicomnode.domain.routes import Destination, Peer, PeerTls, Route
 from dicomnode.domain.statuses import SUCCESS
+from dicomnode.domain.uids import PHANTOM_MARK, derived_uid
 from dicomnode.registry import Registry
 from dicomnode.registry.canary import ANSWERED, SENT, CanaryAnswer
 from dicomnode.settings import Settings
@@ -21,6 +24,9 @@ from dicomnode.settings import Settings
 PATIENT_ID = "CANARY"
 _SEED = 42  # the same patient each time: what comes out can be compared
 _EVERYWHERE = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - compared with, not listened on
+
+_DRAWN_WITHIN_S = 300.0
+_WRITE = "import sys; from dicomnode.roles.canary import write_phantom; write_phantom(*sys.argv[1:])"
 
 _log = structlog.get_logger()
 
@@ -96,7 +102,7 @@ class Canary:
             self._tidy()
             try:
                 self._send(now)
-            except (DicomNodeError, OSError) as error:
+            except (DicomNodeError, OSError, subprocess.SubprocessError) as error:
                 _log.error("the canary could not be sent", exc_info=error)
 
     def _look(self, sent_at: datetime, now: datetime) -> None:
@@ -119,12 +125,11 @@ class Canary:
 
     def _send(self, now: datetime) -> None:
         from dicomnode import network
-        from dicomnode.phantom import PatientText, small_thorax, write_study
 
-        text = PatientText(patient_name="CANARY^DICOMNODE", patient_id=PATIENT_ID, study_description="CANARY: NO PATIENT")
         with tempfile.TemporaryDirectory(prefix="canary-", dir=self._settings.data_dir / "run") as work:
-            uid = _study_uid(now)
-            paths = write_study(small_thorax(_SEED), Path(work), patient=text, study_uid=uid)
+            # A process of its own: what draws a phantom (scipy) must not stay in this role's memory.
+            subprocess.run([sys.executable, "-c", _WRITE, work, _study_uid(now)], check=True, timeout=_DRAWN_WITHIN_S)
+            paths = sorted(Path(work).glob("*.dcm"))
             contexts = network.store_contexts_for(paths)
             with network.associate(sender(self._settings), CANARY_AE_TITLE, contexts) as association:
                 statuses = {network.send_file(association, path) for path in paths}
@@ -139,7 +144,13 @@ class Canary:
                 shutil.rmtree(left)
 
 
-def _study_uid(at: datetime) -> str:
-    from dicomnode.phantom import phantom_uid
+def write_phantom(folder: str, study_instance_uid: str) -> None:
+    """The phantom's files."""
+    from dicomnode.phantom import PatientText, small_thorax, write_study
 
-    return phantom_uid(CANARY, at.isoformat())
+    text = PatientText(patient_name="CANARY^DICOMNODE", patient_id=PATIENT_ID, study_description="CANARY: NO PATIENT")
+    write_study(small_thorax(_SEED), Path(folder), patient=text, study_uid=study_instance_uid)
+
+
+def _study_uid(at: datetime) -> str:
+    return derived_uid([CANARY, at.isoformat()], mark=PHANTOM_MARK)

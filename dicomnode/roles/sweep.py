@@ -18,6 +18,7 @@ from dicomnode.registry import Registry
 from dicomnode.roles import leftovers, wiring
 from dicomnode.roles.canary import Canary
 from dicomnode.roles.lifeline import Lifeline
+from dicomnode.roles.rejections import RejectionNotes
 from dicomnode.roles.retention import Retention
 from dicomnode.roles.space import ReserveKeeper
 from dicomnode.settings import Settings
@@ -28,6 +29,7 @@ LEFTOVERS_EVERY_S = 3600.0
 RESERVE_EVERY_S = 5.0
 RETENTION_EVERY_S = 600.0
 CANARY_LOOK_EVERY_S = 5.0
+REJECTIONS_EVERY_S = 5.0
 LATE_AFTER_S = 60.0  # no sweep for this long beyond its interval: the scheduler's clock is lost
 
 _log = structlog.get_logger()
@@ -43,10 +45,11 @@ class Sweeper:
         routes: tuple[Route, ...],
         facts: Mapping[str, routing.PipelineFacts],
         retention: Retention,
+        rejections: RejectionNotes,
         canary: Canary | None = None,
     ) -> None:
         self._registry, self._store, self._routes, self._facts = registry, store, routes, facts
-        self._retention, self._canary = retention, canary
+        self._retention, self._rejections, self._canary = retention, rejections, canary
         self._listening_since = utc_now()  # the receiver starts with this role
         self.last_sweep_at = time.monotonic()
 
@@ -78,6 +81,10 @@ class Sweeper:
         purged = self._retention.sweep(utc_now())
         if purged.studies or purged.jobs:
             _log.info("kept long enough and removed", count=purged.studies, jobs=purged.jobs, images=purged.files)
+
+    def rejections(self) -> None:
+        """What peers no longer want to be used."""
+        self._rejections.sweep()
 
     def canary(self) -> None:
         """Whether results still come out."""
@@ -129,14 +136,16 @@ def main(settings: Settings, lifeline: Lifeline) -> None:
     registry = wiring.open_registry(settings)
     store = wiring.open_store(settings)
     retention = Retention(registry, store, settings)
+    rejections = RejectionNotes(registry, store, settings)
     canary = Canary(settings, registry) if settings.canary.every_h else None
-    sweeper = Sweeper(registry, store, wiring.routes(settings), pipeline_facts(settings), retention, canary)
+    sweeper = Sweeper(registry, store, wiring.routes(settings), pipeline_facts(settings), retention, rejections, canary)
     scheduler = schedule(
         {
             "completeness": (sweeper.completeness, settings.sweep.interval_s),
             "leases": (sweeper.leases, LEASES_EVERY_S),
             "leftovers": (sweeper.leftovers, LEFTOVERS_EVERY_S),
             "retention": (sweeper.retention, RETENTION_EVERY_S),
+            "rejections": (sweeper.rejections, REJECTIONS_EVERY_S),
             "canary": (sweeper.canary, CANARY_LOOK_EVERY_S),
             "reserve": (ReserveKeeper(wiring.open_reserve(settings)).tend, RESERVE_EVERY_S),
         }

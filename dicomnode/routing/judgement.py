@@ -71,6 +71,8 @@ def _is_canary(study: StudyEvidence) -> bool:
 def _mismatches(series: SeriesEvidence, route: Route) -> tuple[str, ...]:
     if _is_no_image(series.sop_class_uid):
         return ("it holds no images",)
+    if not series.instances:
+        return ("all its images were rejected, or lost before they were acknowledged",)
     found = route.mismatches(series.attributes)
     called = series.attributes.get("CalledAETitle", "")
     if route.called_ae and called not in route.called_ae:

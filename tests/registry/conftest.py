@@ -10,7 +10,6 @@ from tests.peers.postgresql import PostgreSQL
 from tests.registry.samples import Clock
 
 DATABASES = ("sqlite", "postgresql")
-TEMPLATE = "fresh"
 _NUMBERS = itertools.count(1)
 
 
@@ -44,10 +43,11 @@ def fresh_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def fresh_postgresql(postgresql: PostgreSQL) -> str:
     """The name of a database straight from the migrations, made once; tests work on copies of it."""
-    one = Registry(postgresql.create(TEMPLATE))
+    name = f"fresh_{next(_NUMBERS)}"  # other folders' conftest takes this fixture over, as one of its own
+    one = Registry(postgresql.create(name))
     one.prepare()
     one.close()
-    return TEMPLATE
+    return name
 
 
 @pytest.fixture
