@@ -1,5 +1,6 @@
 """The worker: claims jobs, makes findings of images and result objects of findings. The only role that loads torch."""
 
+import errno
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -9,7 +10,15 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dicomnode import imaging, logs
-from dicomnode.domain.errors import DicomNodeError, OutOfSpace, PipelineError, ResourceExhausted, ResultCheckFailed, StaleUpdate
+from dicomnode.domain.errors import (
+    DicomNodeError,
+    OutOfSpace,
+    PipelineError,
+    ResourceExhausted,
+    ResultCheckFailed,
+    StaleUpdate,
+    StorageError,
+)
 from dicomnode.domain.findings import Findings, ModelIdentity
 from dicomnode.domain.imaging import Image2D, Refusal, RefusalCode, SeriesRef, Volume
 from dicomnode.domain.profiles import SHIPPED, Profile
@@ -32,6 +41,8 @@ if TYPE_CHECKING:
 IDLE_S = 0.5
 DATABASE_AWAY_S = 5.0
 FIRST_RETRY_S = 10.0
+
+_NOBODYS_FAULT = FULL | {errno.EROFS}
 
 _log = structlog.get_logger()
 
@@ -276,16 +287,19 @@ class Worker:
         self._worn |= isinstance(error, MemoryError | ResourceExhausted)
         if isinstance(error, MemoryError):
             known = ResourceExhausted("memory ran out", "give the machine more memory, or use a smaller pipeline")
-        if isinstance(error, OSError) and error.errno in FULL:
-            known = error = storage_error(error)
+        disk = _disk_trouble(error)
+        if disk is not None:
+            known = error = storage_error(disk)
         _log.error("job attempt failed", job=job.key, attempt=job.attempt, exc_info=error)
         reason = (
             str(known) if known else f"an error inside the node ({type(error).__name__}, {logs.frames(error.__traceback__)})"
         )
         code = _code(error)
         # An error that nobody foresaw may come from the machine's state: it is tried again like a known passing one.
-        passes = isinstance(known, OutOfSpace)  # a full disk is nobody's fault, and costs no attempt
-        if (known is None or known.retryable) and (passes or not job.last_attempt):
+        # A disk that is full or read-only is nobody's fault and costs no attempt.
+        passes = isinstance(known, OutOfSpace) or (disk is not None and disk.errno in _NOBODYS_FAULT)
+        code = OUT_OF_SPACE if passes else code
+        if passes or ((known is None or known.retryable or disk is not None) and not job.last_attempt):
             return Ending(JobEvent.TRY_AGAIN, code, reason, retry_after_s=FIRST_RETRY_S * 6 ** (job.attempt - 1))
         ending = Ending(JobEvent.FAILED, code, reason)
         try:
@@ -331,9 +345,14 @@ class Worker:
         return tuple(one for one in send_to if one.accept_demonstration), notes
 
 
+def _disk_trouble(error: Exception) -> OSError | None:
+    """What the file system said, if that is what went wrong."""
+    cause = error.__cause__ if isinstance(error, StorageError) else error
+    return cause if isinstance(cause, OSError) and cause.errno in (*_NOBODYS_FAULT, errno.EIO) else None
+
+
 def _code(error: Exception) -> str:
     for kind, code in (
-        (OutOfSpace, OUT_OF_SPACE),
         (ResultCheckFailed, "result_check_failed"),
         (ResourceExhausted, "out_of_memory"),
         (MemoryError, "out_of_memory"),
