@@ -8,10 +8,10 @@ import hashlib
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 
 from dicomnode.domain.equipment import CONTRIBUTION_DESCRIPTION, MANUFACTURER
 from dicomnode.domain.errors import ResultCheckFailed
@@ -23,6 +23,7 @@ from dicomnode.results.checks_others import check_bundle, check_map
 from dicomnode.results.checks_required import check_required
 from dicomnode.results.checks_seg import check_segmentation, expected_segments, type_expected
 from dicomnode.results.checks_sr import check_report
+from dicomnode.results.elements import elements_below
 from dicomnode.results.source import Sources, read_sources
 
 REMEDY = "nothing was sent; keep the study and report this with the pipeline's name and version"
@@ -39,6 +40,9 @@ SAME_AS_SOURCE = (
     "AccessionNumber",
 )
 REPLACEMENT_CHARACTER = "\ufffd"
+REFERENCED = Tag("ReferencedSOPInstanceUID")
+# An earlier version; and ReferencedStudySequence and its like, the source's own, copied with the study (PS3.3 C.7.2.1).
+ELSEWHERE = ("PredecessorDocumentsSequence", "ReferencedStudySequence", "ReferencedPatientSequence")
 TEXTS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 
 
@@ -116,27 +120,21 @@ def _text(dataset: Dataset, keyword: str) -> str:
 def _check_references(dataset: Dataset, one: ResultObject, source: Sources, ours: set[str]) -> None:
     """Every instance that an object names must be among the sources, or be another object of the same set.
 
-    On the same walk: no text may hold what could not be read.
+    At the same time: no text may hold what could not be read.
     """
     named: set[str] = set()
-
-    def look(_parent: Dataset, element: Any) -> None:
-        if element.keyword == "ReferencedSOPInstanceUID":
+    elsewhere = [dataset.pop(keyword, None) for keyword in ELSEWHERE]
+    for element in elements_below(dataset, (REFERENCED,), TEXTS):
+        if element.tag == REFERENCED:
             named.add(str(element.value))
-        elif element.VR in TEXTS and REPLACEMENT_CHARACTER in str(element.value):
+        elif REPLACEMENT_CHARACTER in str(element.value):
             raise ResultCheckFailed(
                 f"{one.kind}: {element.keyword or element.tag} holds characters that could not be read",
                 "check the source's character set",
             )
-
-    pixels = dataset.pop("PixelData", None)
-    predecessors = dataset.pop("PredecessorDocumentsSequence", None)
-    # ReferencedStudySequence and its like are the source's own, copied with the study (PS3.3 C.7.2.1).
-    copied = [dataset.pop(keyword, None) for keyword in ("ReferencedStudySequence", "ReferencedPatientSequence")]
-    dataset.walk(look)
-    for element in (pixels, predecessors, *copied):
-        if element is not None:
-            dataset[element.tag] = element
+    for sequence in elsewhere:
+        if sequence is not None:
+            dataset[sequence.tag] = sequence
     unknown = named - source.headers_by_uid.keys() - ours
     if unknown:
         raise ResultCheckFailed(f"{one.kind} names {len(unknown)} instances that are not in the source series", REMEDY)

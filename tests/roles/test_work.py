@@ -45,9 +45,11 @@ class Bench:
     worker: Worker
     lifeline: Lifeline
 
-    def receive(self, phantom: Phantom, folder: Path) -> None:
-        """The study by C-STORE into the store, and its job."""
+    def receive(self, phantom: Phantom, folder: Path, change: Callable[[bytes], bytes] = bytes) -> None:
+        """The study by C-STORE into the store, and its job. change: what to make of each file's bytes before they go."""
         write_study(phantom, folder)
+        for path in folder.rglob("*.dcm"):
+            path.write_bytes(change(path.read_bytes()))
         receiver = Receiver(self.store, self.registry, ae_title="DICOMNODE", port=0)
         receiver.start()
         assert dcmsend(receiver.port, folder).ok
@@ -265,3 +267,16 @@ def test_a_job_whose_workers_died_is_said_to_be_not_run_by_one_that_is_well(
     assert (job["state"], job["reason_code"]) == ("failed", "poison")
     assert {result["kind"] for result in results} == {"SR", "SC"}
     assert {delivery["state"] for delivery in deliveries} == {"waiting"}
+
+
+def test_a_result_that_fails_a_check_is_kept_and_held_with_the_reason(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    one = bench()
+    one.receive(small_thorax(5), tmp_path / "study", lambda data: data.replace(b"PHANTOM^THORAX", b"PH\xff\xfeTOM^THORAX"))
+    one.worker.attempt(one.claim())
+    job, results, deliveries = one.ending()
+    assert job["state"] == "done"
+    assert {result["kind"] for result in results} >= {"SEG", "SR", "SC"}
+    assert len(deliveries) == len(results)
+    for delivery in deliveries:
+        assert delivery["state"] == "held"
+        assert "PatientName holds characters that could not be read" in delivery["last_error"]
