@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
+from pynetdicom import build_role
 
 from dicomnode.domain.routes import Peer
+from dicomnode.network import COMMITMENT_SOP_CLASS, COMMITMENT_SOP_INSTANCE, associate
+from dicomnode.network.contexts import UNCOMPRESSED
 from dicomnode.receiving import Receiver
 from dicomnode.receiving.commitment import CommitmentService, Committer
 from dicomnode.registry import Registry
@@ -163,3 +166,27 @@ def test_a_peer_that_may_not_commit_gets_no_promise(tmp_path: Path, orthanc: Cal
     assert rows(one) == []
     one.stop()
     one.registry.close()
+
+
+def said_to(scp: Scp, message: str, information: Dataset, number: int) -> int:
+    """The status that a modality's N-ACTION or N-EVENT-REPORT gets."""
+    us = Peer("us", "DICOMNODE", "127.0.0.1", scp.port, frozenset())
+    contexts = [(COMMITMENT_SOP_CLASS, UNCOMPRESSED)]
+    roles = [build_role(COMMITMENT_SOP_CLASS, scu_role=True, scp_role=True)]
+    with associate(us, "MODALITY", contexts, roles=roles) as association:
+        send = association.send_n_action if message == "N-ACTION" else association.send_n_event_report
+        answer, _ = send(information, number, COMMITMENT_SOP_CLASS, COMMITMENT_SOP_INSTANCE)
+        return int(answer.Status)
+
+
+def test_messages_that_say_nothing_usable_are_answered_and_change_nothing(scp: Scp) -> None:
+    nothing, unknown = Dataset(), Dataset()
+    nothing.PatientID = "no transaction"
+    unknown.TransactionUID = "1.2.3.4"
+    assert said_to(scp, "N-ACTION", nothing, 1) == 0x0115
+    assert said_to(scp, "N-ACTION", unknown, 1) == 0x0115, "no instances"
+    assert said_to(scp, "N-ACTION", unknown, 2) == 0x0123, "no such action"
+    assert said_to(scp, "N-EVENT-REPORT", nothing, 1) == 0x0115
+    assert said_to(scp, "N-EVENT-REPORT", unknown, 7) == 0x0113, "no such event"
+    assert said_to(scp, "N-EVENT-REPORT", unknown, 1) == 0, "a transaction of yesterday: nothing to change, nothing to repeat"
+    assert rows(scp) == []
