@@ -168,3 +168,41 @@ def inference(
     else:
         _show(report)
         say("  ".join(f"{name}: {value}" for name, value in report.notes.items()))
+
+
+@app.command()
+def results(
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds of each case, after one that is not counted.")] = 5,
+    slices: Annotated[int, typer.Option("--slices", min=8, help="Of the phantom CT; the goals are for 300.")] = 300,
+    size: Annotated[int, typer.Option("--size", min=64, help="Rows and columns; the goals are for 512.")] = 512,
+    case: Annotated[list[str] | None, typer.Option("--case", metavar="NAME", help="Only this case; may be repeated.")] = None,
+    gate: Annotated[bool, typer.Option("--gate", help="Exit 1 unless the goals are met.")] = False,
+    folder: Annotated[Path | None, typer.Option("--dir", metavar="DIR", help="On the disk in question.")] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,  # noqa: ARG001 - read where errors end
+) -> None:
+    """Build and check what leaves the node, a worker being warm: time, processor time and memory of every kind."""
+    from dicomnode import logs
+    from dicomnode.bench.results import ResultsPlan
+    from dicomnode.bench.results import results as measured
+    from dicomnode.cli.progress import shares
+
+    logs.configure("bench", level="error")
+    where = folder.absolute() if folder is not None else _data_folder(config)
+    plan = ResultsPlan(where, rounds, tuple(case or ()), slices, size)
+    with only_the_document_on_stdout(), shares() as tell:
+        report = measured(plan, tell)
+    words = [
+        f"--rounds {rounds}",
+        *([f"--slices {slices}"] if slices != 300 else []),
+        *(f"--case {one!r}" for one in case or ()),
+    ]
+    report = replace(report, command=" ".join(("dicomnode bench results", *words)))
+    if as_json:
+        print_json("bench.results", report.as_json())
+    else:
+        _show(report)
+    if gate and not report.gate_holds:
+        print_error("the goals are not met", "the table of goals says which; measure on an idle machine")
+        raise typer.Exit(1)

@@ -14,14 +14,21 @@ from pathlib import Path
 
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 from pydicom.uid import UID
 
 from dicomnode.domain.results import ResultKind, ResultObject
 from dicomnode.results.documents import Document
+from dicomnode.results.elements import elements_below
 from dicomnode.results.equipment import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
-BUILD_DATES = frozenset({"InstanceCreationDate", "ContentDate", "SeriesDate", "DateOfSecondaryCapture"})
-BUILD_TIMES = frozenset({"InstanceCreationTime", "ContentTime", "SeriesTime", "TimeOfSecondaryCapture"})
+BUILD_DATES = frozenset(
+    {"InstanceCreationDate", "ContentDate", "SeriesDate", "DateOfSecondaryCapture", "PresentationCreationDate"}
+)
+BUILD_TIMES = frozenset(
+    {"InstanceCreationTime", "ContentTime", "SeriesTime", "TimeOfSecondaryCapture", "PresentationCreationTime"}
+)
+STAMPED = frozenset(Tag(keyword) for keyword in (*BUILD_DATES, *BUILD_TIMES, "DimensionOrganizationUID"))
 SOFTWARE_LIBRARY = "highdicom"
 
 
@@ -29,7 +36,8 @@ def stamp(dataset: Dataset, moment: datetime, derive: Callable[[str], str]) -> N
     """Replaces all that building took from clock and chance. `derive` gives a UID for a name."""
     dataset.SeriesDate = moment.strftime("%Y%m%d")
     dataset.SeriesTime = moment.strftime("%H%M%S")
-    dataset.walk(lambda _parent, element: _stamp_one(element, moment, derive))
+    for element in elements_below(dataset, STAMPED):
+        _stamp_one(element, moment, derive)
     for item in dataset.get("ContributingEquipmentSequence", []):
         if item.get("ManufacturerModelName") == SOFTWARE_LIBRARY:
             item.ContributionDateTime = moment.strftime("%Y%m%d%H%M%S%z")
@@ -43,7 +51,7 @@ def _stamp_one(element: DataElement, moment: datetime, derive: Callable[[str], s
         element.value = moment.strftime("%Y%m%d")
     elif element.keyword in BUILD_TIMES:
         element.value = moment.strftime("%H%M%S")
-    elif element.keyword == "DimensionOrganizationUID":
+    else:
         element.value = derive("dimensions")
 
 
