@@ -1,6 +1,6 @@
 """Destination profiles of the settings file: one of the shipped ones with some things otherwise."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -54,6 +54,8 @@ class ProfileSettings(BaseModel):
     text_position: TextPosition | None = None
     character_set: CharacterSet | None = None
     fallbacks: Fallbacks | None = None
+    rejection_note: Literal["", "113001", "113037", "113038", "113039"] | None = None
+    rejection_within_h: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
 
 def profiles_of(tables: tuple[ProfileSettings, ...]) -> dict[str, Profile]:

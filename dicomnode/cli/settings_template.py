@@ -97,6 +97,8 @@ folders = []                       # searched before those that `dicomnode pipel
 # sc_form = "single-frames"        # or multi-frame
 # text_position = "bottom"         # or top, clear of the viewer's own bars
 # character_set = "source"         # of patient and study text; or utf-8
+# rejection_note = ""              # 113001, 113037, 113038 or 113039: withdraw what a newer version replaced (IOCM)
+# rejection_within_h = 24          # older results only where an operator asked for the newer version
 # fallbacks = { SR = "comprehensive" }                 # what goes where the class is refused; SEG = "binary", SC = …
 
 # Where results go.

@@ -99,6 +99,8 @@ class Profile:
     kinds: in any order; what the route does not ask for is not made. max_segments, max_frames: of one segmentation instance.
     library_images: most images in the report's image library (TID 1600); key images come first.
     fallbacks: at most one a kind, for classes that the destination refuses in negotiation or by status 0122.
+    rejection_note: code of PS3.16 CID 7011 under which results that a newer version replaced are withdrawn there; "": they are
+    not. Results older than rejection_within_h only where an operator asked for the new version.
     """
 
     name: str
@@ -116,6 +118,8 @@ class Profile:
     text_position: TextPosition = TextPosition.BOTTOM
     character_set: CharacterSet = CharacterSet.SOURCE
     fallbacks: tuple[Fallback, ...] = ()
+    rejection_note: str = ""
+    rejection_within_h: float = 24.0
 
     def without_fallbacks(self) -> "Profile":
         """For where nothing is refused, such as a folder."""

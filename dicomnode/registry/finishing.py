@@ -76,7 +76,7 @@ def finish(
     )
     if event is JobEvent.TRY_AGAIN:
         return
-    kept = [(_keep_result(session, job.id, result, now), result) for result in results]
+    kept = [(keep_result(session, job.id, result, now), result) for result in results]
     # Only after an operator's retry is there anything older: "not run" objects that wait beside the results of this attempt.
     cancel_waiting(session, job.id, "another attempt gave other results", now, but=[result_id for result_id, _ in kept])
     wanted = Wanted(destinations, kinds_by_destination, profile_by_destination)
@@ -93,7 +93,7 @@ def keep_results(
     not_run: bool,
 ) -> None:
     """Result objects and their deliveries. not_run: they say "not run", which is said once."""
-    kept = [(_keep_result(session, job.id, result, now), result) for result in results]
+    kept = [(keep_result(session, job.id, result, now), result) for result in results]
     _keep_deliveries(session, job, kept, wanted, now, not_run=not_run)
 
 
@@ -114,7 +114,8 @@ def _keep_deliveries(
                 keep_delivery(session, job.id, result_id, destination, now, held=result.held)
 
 
-def _keep_result(session: Session, job_id: int, result: ResultObject, now: datetime) -> int:
+def keep_result(session: Session, job_id: int, result: ResultObject, now: datetime) -> int:
+    """A result object of the job; its id. The same again is the same row, other bytes under its UID are refused."""
     existing = session.scalars(select(Result).where(Result.sop_instance_uid == result.sop_instance_uid)).one_or_none()
     if existing is not None:
         # An operator's retry that comes to the same end makes the same bytes again, and they may have left already.

@@ -9,7 +9,8 @@ from sqlalchemy import select
 
 from dicomnode.domain.clock import type_clock
 from dicomnode.domain.errors import UsageError
-from dicomnode.registry import canary, conflicts, keys, rejections, retention
+from dicomnode.domain.results import ResultObject
+from dicomnode.registry import canary, conflicts, keys, own_notes, rejections, retention
 from dicomnode.registry.engine import Database
 from dicomnode.registry.tables import Job, Study
 
@@ -131,3 +132,13 @@ class Keeping:
             changed = rejections.reject(session, keys.row_id(note.study_key, "S"), uids, code, why, self._clock())
             rejections.examined(session, note.instance_id)
         return changed
+
+    def due_notes(self, destination: str, youngest_result_after: datetime) -> list[own_notes.DueNote]:
+        """What newer versions replaced at this destination and nobody has withdrawn there yet."""
+        with self._database.read() as session:
+            return own_notes.due(session, destination, youngest_result_after)
+
+    def keep_note(self, job_id: int, note: ResultObject, destination: str) -> None:
+        """A rejection note of ours, and its delivery."""
+        with self._database.write() as session:
+            own_notes.keep(session, job_id, note, destination, self._clock())

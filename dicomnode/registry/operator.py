@@ -24,6 +24,7 @@ from dicomnode.registry.queue import (
 from dicomnode.registry.tables import Delivery, Job, Result, Series, Study
 from dicomnode.registry.transitions import DELIVERY, JOB, began, change, remarked
 
+BY_OPERATOR = "the operator asked for a new version"
 _SHOWN_BY = "`dicomnode studies` and `dicomnode explain STUDY` show keys"
 
 
@@ -105,7 +106,7 @@ def reprocess(session: Session, study_or_key: str, now: datetime) -> list[str]:
     _refuse_purged(session, study_id)
     standing = Job.state != JobState.SUPERSEDED.value
     jobs = session.scalars(select(Job).where(Job.study_id == study_id, standing).order_by(Job.id)).all()
-    supersede(session, jobs, "the operator asked for a new version", now)
+    supersede(session, jobs, BY_OPERATOR, now)
     session.execute(update(Study).where(Study.id == study_id).values(arrivals=Study.arrivals + 1, unsettled=True))
     return [f"S{study_id}", *(f"J{job.id}" for job in jobs)]
 
@@ -119,7 +120,7 @@ def _refuse_purged(session: Session, study_id: int) -> None:
 def _next_version(session: Session, job: Job, now: datetime) -> str:
     _refuse_purged(session, job.study_id)  # also locks the study: versions are counted
     standing = session.scalars(select(Job).where(*same_family(job), Job.state != JobState.SUPERSEDED.value)).all()
-    supersede(session, standing, "the operator asked for a new version", now)
+    supersede(session, standing, BY_OPERATOR, now)
     row = new_job(
         session,
         study_id=job.study_id,

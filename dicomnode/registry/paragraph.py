@@ -148,6 +148,7 @@ def _job(job: type_json, deliveries: Sequence[type_json]) -> Iterable[str]:
         seconds = sum(value for value in job["timings_s"].values() if isinstance(value, int | float))
         yield f"Job {name} ({what}) is done{f' in {seconds:.1f} s' if seconds else ''}: {_findings(job['findings'])}."
         yield from (f"Warning: {str(text).rstrip('.')}." for text in (job["findings"] or {}).get("warnings") or ())
+        yield from _how_it_ran((job["findings"] or {}).get("run") or {})
     elif state == "refused":
         remedy = f" What to do: {job['remedy'].rstrip('.')}." if job["remedy"] else ""
         yield f"Job {name} ({what}) was not run ({job['reason_code']}): {reason}.{remedy}"
@@ -159,6 +160,14 @@ def _job(job: type_json, deliveries: Sequence[type_json]) -> Iterable[str]:
         yield f"Job {name} ({what}) was cancelled{by}; `dicomnode retry {name}` runs it after all."
     yield from (f"Note: {str(note).rstrip('.')}." for note in job["notes"])
     yield from _sent(job, [one for one in deliveries if one["job"] == name])
+
+
+def _how_it_ran(run: Mapping[str, str]) -> Iterable[str]:
+    """What was not as it was asked for: less memory than the model wanted, another speed than the route's."""
+    if "fell back" in run:
+        yield f"The network fell back: {run['fell back']}; it ran in {run['way']}."
+    if run.get("speed") == "exact" and run.get("self-test", "").startswith("failed"):
+        yield f"It ran exactly although the route asks for fast: the model's self-test {run['self-test']}."
 
 
 def _outcome(job: type_json) -> str:

@@ -21,6 +21,7 @@ from dicomnode.roles.lifeline import Lifeline
 from dicomnode.roles.rejections import RejectionNotes
 from dicomnode.roles.retention import Retention
 from dicomnode.roles.space import ReserveKeeper
+from dicomnode.roles.withdrawals import Withdrawals
 from dicomnode.settings import Settings
 from dicomnode.storage import Store
 
@@ -46,10 +47,12 @@ class Sweeper:
         facts: Mapping[str, routing.PipelineFacts],
         retention: Retention,
         rejections: RejectionNotes,
+        withdrawals: Withdrawals,
         canary: Canary | None = None,
     ) -> None:
         self._registry, self._store, self._routes, self._facts = registry, store, routes, facts
-        self._retention, self._rejections, self._canary = retention, rejections, canary
+        self._retention, self._canary = retention, canary
+        self._rejections, self._withdrawals = rejections, withdrawals
         self._listening_since = utc_now()  # the receiver starts with this role
         self.last_sweep_at = time.monotonic()
 
@@ -83,8 +86,9 @@ class Sweeper:
             _log.info("kept long enough and removed", count=purged.studies, jobs=purged.jobs, images=purged.files)
 
     def rejections(self) -> None:
-        """What peers no longer want to be used."""
+        """What peers no longer want to be used, and what newer versions of ours replaced."""
         self._rejections.sweep()
+        self._withdrawals.sweep(utc_now())
 
     def canary(self) -> None:
         """Whether results still come out."""
@@ -137,8 +141,11 @@ def main(settings: Settings, lifeline: Lifeline) -> None:
     store = wiring.open_store(settings)
     retention = Retention(registry, store, settings)
     rejections = RejectionNotes(registry, store, settings)
+    withdrawals = Withdrawals(registry, store, settings, wiring.destinations(settings))
     canary = Canary(settings, registry) if settings.canary.every_h else None
-    sweeper = Sweeper(registry, store, wiring.routes(settings), pipeline_facts(settings), retention, rejections, canary)
+    sweeper = Sweeper(
+        registry, store, wiring.routes(settings), pipeline_facts(settings), retention, rejections, withdrawals, canary
+    )
     scheduler = schedule(
         {
             "completeness": (sweeper.completeness, settings.sweep.interval_s),
