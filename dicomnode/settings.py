@@ -213,6 +213,7 @@ class RouteSettings(Section):
     quiet_s: Seconds = 10.0
     max_wait_s: Seconds = 600.0
     send_not_run: bool = True
+    count_at: str = ""  # peer that is asked how many images it lists (C-FIND) when a series falls silent
     priority: Annotated[int, Field(ge=-100, le=100)] = 0  # a step is worth ten minutes of waiting in the queue
     allow_many_frames_of_reference: bool = False
 

@@ -125,6 +125,8 @@ def contradictions(settings: "Settings", where: str) -> Iterable[SettingsError]:
         yield from _destination_problems(destination, [peer.name for peer in settings.peers], where)
     for route in settings.routes:
         yield from _route_problems(route, [destination.name for destination in settings.destinations], where)
+        if route.count_at and route.count_at not in (names := [peer.name for peer in settings.peers]):
+            yield _names_nothing(f"route {route.name!r}", "peer", route.count_at, names, where)
     yield from _canary_problems(settings, where)
 
 

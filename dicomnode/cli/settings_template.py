@@ -125,6 +125,7 @@ folders = []                       # searched before those that `dicomnode pipel
 # quiet_s = 10                     # a study is complete when nothing came for this long
 # max_wait_s = 600                 # … and at the latest after this
 # send_not_run = true              # tell the destinations when the AI could not run
+# count_at = ""                    # peer to ask how many images it lists (C-FIND) when a series falls silent
 # priority = 0                     # of its jobs, -100 to 100; a step is worth ten minutes of waiting in the queue
 # allow_many_frames_of_reference = false   # true: take a series whose images name several, with a warning in the result
 """

@@ -98,6 +98,7 @@ class Route:
     send_not_run: bool = True
     allow_many_frames_of_reference: bool = False  # in one series, also where Patient Identity Removed is not YES
     called_ae: tuple[str, ...] = field(default=())
+    count_at: str = ""  # the peer that is asked how many images it lists, before a silent series counts as complete
     canary: bool = False  # takes the node's own phantoms and nothing else
     priority: int = 0  # of its jobs; each step is worth as much as ten minutes of waiting
 

@@ -27,14 +27,17 @@ from dicomnode.registry.transitions import SERIES, change
 
 def studies_to_judge(session: Session) -> list[StudyEvidence]:
     """The studies in which something arrived since routing settled them."""
-    studies = session.execute(select(Study.id, Study.arrivals).where(Study.unsettled).order_by(Study.id)).all()
+    columns = (Study.id, Study.arrivals, Study.study_instance_uid)
+    studies = session.execute(select(*columns).where(Study.unsettled).order_by(Study.id)).all()
     if not studies:
         return []
     associations = session.scalars(select(Association).where(Association.ended_at.is_(None))).all()
-    return [_evidence(session, row.id, row.arrivals, associations) for row in studies]
+    return [_evidence(session, row.id, row.arrivals, row.study_instance_uid, associations) for row in studies]
 
 
-def _evidence(session: Session, study_id: int, arrivals: int, associations: Sequence[Association]) -> StudyEvidence:
+def _evidence(
+    session: Session, study_id: int, arrivals: int, study_instance_uid: str, associations: Sequence[Association]
+) -> StudyEvidence:
     rows = session.scalars(select(Series).where(Series.study_id == study_id, ~Series.ours).order_by(Series.id)).all()
     jobs = session.scalars(select(Job).where(Job.study_id == study_id).order_by(Job.id)).all()
     return StudyEvidence(
@@ -44,6 +47,7 @@ def _evidence(session: Session, study_id: int, arrivals: int, associations: Sequ
         series=_all_series(session, rows),
         associations=open_associations(rows, study_id, associations),
         jobs=tuple(_summary(job) for job in jobs),
+        study_instance_uid=study_instance_uid,
     )
 
 

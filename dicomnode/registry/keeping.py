@@ -10,9 +10,10 @@ from sqlalchemy import select
 from dicomnode.domain.clock import type_clock
 from dicomnode.domain.errors import UsageError
 from dicomnode.domain.results import ResultObject
+from dicomnode.domain.states import SeriesState
 from dicomnode.registry import canary, conflicts, keys, own_notes, rejections, retention
 from dicomnode.registry.engine import Database
-from dicomnode.registry.tables import Job, Study
+from dicomnode.registry.tables import Job, Series, Study
 
 
 class Keeping:
@@ -82,6 +83,15 @@ class Keeping:
         """Remove these audit rows: they stand in the archive, durably."""
         with self._database.write() as session:
             retention.forget_audit(session, ids)
+
+    # what a PACS lists
+
+    def note_counts(self, series_id: int, counts: Sequence[Mapping[str, object]]) -> None:
+        """Keep what a PACS listed of a series that still arrives, as evidence."""
+        with self._database.write() as session:
+            series = session.get(Series, series_id, with_for_update=True)
+            if series is not None and series.state == SeriesState.ARRIVING.value:
+                series.evidence = {**series.evidence, "counts": list(counts)}
 
     # the canary
 

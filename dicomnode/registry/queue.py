@@ -129,6 +129,7 @@ def claimed_as(
 
 
 def series_ref(session: Session, study_uid: str, series_id: int | None) -> tuple[SeriesRef | None, Mapping[str, str]]:
+    """What a job reads of a series, and SOP Instance UID → SHA-256 of it; what a note rejected is left out."""
     if series_id is None:
         return None, {}
     series_uid = session.execute(select(Series.series_instance_uid).where(Series.id == series_id)).scalar_one()

@@ -220,6 +220,7 @@ class StudyEvidence:
     series: tuple[SeriesEvidence, ...]
     associations: tuple[AssociationEvidence, ...]
     jobs: tuple[JobSummary, ...]
+    study_instance_uid: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from dicomnode.domain.routes import InputRole, Route
 from dicomnode.registry import Registry
 from dicomnode.roles import leftovers, wiring
 from dicomnode.roles.canary import Canary
+from dicomnode.roles.counts import Counts
 from dicomnode.roles.lifeline import Lifeline
 from dicomnode.roles.rejections import RejectionNotes
 from dicomnode.roles.retention import Retention
@@ -46,12 +47,13 @@ class Sweeper:
         routes: tuple[Route, ...],
         facts: Mapping[str, routing.PipelineFacts],
         retention: Retention,
+        count: routing.type_count,
         rejections: RejectionNotes,
         withdrawals: Withdrawals,
         canary: Canary | None = None,
     ) -> None:
         self._registry, self._store, self._routes, self._facts = registry, store, routes, facts
-        self._retention, self._canary = retention, canary
+        self._retention, self._canary, self._count = retention, canary, count
         self._rejections, self._withdrawals = rejections, withdrawals
         self._listening_since = utc_now()  # the receiver starts with this role
         self.last_sweep_at = time.monotonic()
@@ -59,7 +61,12 @@ class Sweeper:
     def completeness(self) -> None:
         """Which series are complete, which route takes them: jobs."""
         report = routing.sweep(
-            self._registry, self._routes, utc_now(), pipelines=self._facts, listening_since=self._listening_since
+            self._registry,
+            self._routes,
+            utc_now(),
+            pipelines=self._facts,
+            listening_since=self._listening_since,
+            count=self._count,
         )
         self.last_sweep_at = time.monotonic()
         for key in report.series_completed:
@@ -143,9 +150,9 @@ def main(settings: Settings, lifeline: Lifeline) -> None:
     rejections = RejectionNotes(registry, store, settings)
     withdrawals = Withdrawals(registry, store, settings, wiring.destinations(settings))
     canary = Canary(settings, registry) if settings.canary.every_h else None
-    sweeper = Sweeper(
-        registry, store, wiring.routes(settings), pipeline_facts(settings), retention, rejections, withdrawals, canary
-    )
+    count = Counts(wiring.peers(settings), settings.node.ae_title)
+    facts = pipeline_facts(settings)
+    sweeper = Sweeper(registry, store, wiring.routes(settings), facts, retention, count, rejections, withdrawals, canary)
     scheduler = schedule(
         {
             "completeness": (sweeper.completeness, settings.sweep.interval_s),

@@ -142,6 +142,7 @@ def _route(one: RouteSettings) -> Route:
         max_wait_s=one.max_wait_s,
         send_not_run=one.send_not_run,
         priority=one.priority,
+        count_at=one.count_at,
         allow_many_frames_of_reference=one.allow_many_frames_of_reference,
     )
 

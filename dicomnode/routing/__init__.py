@@ -7,6 +7,7 @@ Promises: the core is pure; a judgement made while something arrived is not writ
 
 from dicomnode.routing.choice import Choice, Loser, choose_series, refusal
 from dicomnode.routing.completeness import Arrivals, Completeness, gather, is_complete
+from dicomnode.routing.counting import type_count
 from dicomnode.routing.facts import PipelineFacts, SweepReport
 from dicomnode.routing.inputs import choose_inputs
 from dicomnode.routing.judgement import judge
@@ -26,4 +27,5 @@ __all__ = [
     "judge",
     "refusal",
     "sweep",
+    "type_count",
 ]

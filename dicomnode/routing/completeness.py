@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from dicomnode.registry import AssociationEvidence, SeriesEvidence
+from dicomnode.routing.counting import counted_twice, listed_more
 
 # A gap in InstanceNumber may be a slice that is still on its way, or one that the modality never sends: it lengthens, no more.
 GAP_FACTOR = 3.0
@@ -42,7 +43,8 @@ class Arrivals:
 
     opened_at: first arrival since the earliest of them was opened or reopened. missing_numbers: how many InstanceNumbers
     between the lowest and the highest did not arrive. final_count: the source told how many instances each series has, and
-    they are here.
+    they are here. listed_more: images that a PACS lists and that are not here; counted_twice: it listed what is here, twice, a
+    quiet period apart.
     """
 
     opened_at: datetime
@@ -50,6 +52,8 @@ class Arrivals:
     missing_numbers: int
     final_count: bool
     associations: tuple[AssociationEvidence, ...]
+    listed_more: int = 0
+    counted_twice: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ class Completeness:
     waits_for: str = ""
 
 
-def gather(series: Sequence[SeriesEvidence], associations: Sequence[AssociationEvidence]) -> Arrivals:
+def gather(series: Sequence[SeriesEvidence], associations: Sequence[AssociationEvidence], quiet_s: float = 0.0) -> Arrivals:
     """The evidence of several series as one: the quiet period counts over all series of the study that a route matches."""
     arriving = [one for one in series if one.state == "arriving"] or list(series)
     return Arrivals(
@@ -71,6 +75,8 @@ def gather(series: Sequence[SeriesEvidence], associations: Sequence[AssociationE
         missing_numbers=sum(_missing(one.instance_numbers) for one in arriving),
         final_count=all(one.announced is not None and one.announced == one.instances for one in arriving),
         associations=tuple(associations),
+        listed_more=sum(listed_more(one) for one in arriving),
+        counted_twice=quiet_s > 0 and all(counted_twice(one, quiet_s) for one in arriving),
     )
 
 
@@ -83,9 +89,14 @@ def is_complete(evidence: Arrivals, route: Patience, now: datetime) -> Completen
     quiet_s, kind = _quiet(evidence, route)
     silent_s = (now - evidence.last_arrival_at).total_seconds()
     sending = [one.key for one in evidence.associations if _still_sends(one, route, now)]
-    if silent_s >= quiet_s and not sending:
+    if evidence.counted_twice and not sending:
+        return Completeness(True, why=f"the PACS listed what is here twice, {route.quiet_s:g} s apart")
+    if silent_s >= quiet_s and not sending and not evidence.listed_more:
         return Completeness(True, why=f"nothing arrived for {quiet_s:g} s{kind}")
     waits_for = f"the end of association {', '.join(sending)}" if sending else f"{quiet_s:g} s without a new image{kind}"
+    if evidence.listed_more and not sending:
+        more = "1 more image" if evidence.listed_more == 1 else f"{evidence.listed_more} more images"
+        waits_for = f"{more} that the PACS lists"
     if (now - evidence.opened_at).total_seconds() >= route.max_wait_s:
         return Completeness(
             True, forced=True, why=f"{route.max_wait_s:g} s after its first image it still waited for {waits_for}"

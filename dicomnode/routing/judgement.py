@@ -89,7 +89,7 @@ def _is_no_image(sop_class_uid: str) -> bool:
 def _wait(study: StudyEvidence, matching: Sequence[SeriesEvidence], route: Route, now: datetime) -> Completeness:
     if all(one.state is SeriesState.COMPLETE for one in matching):
         return Completeness(True)
-    return is_complete(gather(matching, study.associations), route, now)
+    return is_complete(gather(matching, study.associations, route.quiet_s), route, now)
 
 
 def _completion(
@@ -106,6 +106,8 @@ def _completion(
     judged = of_routes or [is_complete(gather([series], study.associations), DefaultPatience(), now)]
     waiting = next((wait for wait in judged if not wait.complete), None)
     evidence: dict[str, object] = {"missing_numbers": gather([series], ()).missing_numbers}
+    if "counts" in series.evidence:
+        evidence["counts"] = series.evidence["counts"]
     if waiting is not None:
         evidence["waits_for"] = waiting.waits_for
         same = dict(series.evidence) == evidence

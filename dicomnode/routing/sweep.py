@@ -8,6 +8,7 @@ from dicomnode.domain.errors import DicomNodeError, StaleUpdate
 from dicomnode.domain.routes import Route
 from dicomnode.domain.states import SeriesState
 from dicomnode.registry import Registry, StudyEvidence, StudyJudgement
+from dicomnode.routing.counting import type_count, with_counts
 from dicomnode.routing.facts import PipelineFacts, SweepReport
 from dicomnode.routing.judgement import judge
 
@@ -19,12 +20,13 @@ def sweep(
     *,
     pipelines: Mapping[str, PipelineFacts],
     listening_since: datetime | None = None,
+    count: type_count | None = None,
 ) -> SweepReport:
     """Judge every study in which something arrived: complete series, choose, create jobs, store why. Idempotent.
 
     listening_since: when the node began to listen. Silence before it proves nothing, for nobody could have been heard: a sender
-    that was cut off by a restart gets a whole quiet period to go on. A study that cannot be judged, by a defect of ours, stops
-    no other. Raises what the database raises.
+    that was cut off by a restart gets a whole quiet period to go on. count: asks a peer what it lists. A study that cannot be
+    judged, by a defect of ours, stops no other. Raises what the database raises.
     """
     completed: list[str] = []
     forced: list[str] = []
@@ -33,7 +35,9 @@ def sweep(
     judged = changed_meanwhile = 0
     for study in registry.studies_to_judge():
         try:
-            judgement = judge(_as_heard(study, listening_since), routes, now, pipelines)
+            heard = _as_heard(study, listening_since)
+            heard = heard if count is None else with_counts(registry, heard, routes, now, count)
+            judgement = judge(heard, routes, now, pipelines)
             if not (judgement.completions or judgement.jobs or judgement.settled):
                 continue
             jobs += registry.record_judgement(judgement)

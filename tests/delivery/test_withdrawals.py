@@ -1,4 +1,4 @@
-"""A newer version at a destination withdraws what it replaces there, where the profile asks for it; real files, a real folder."""
+"""A newer version withdraws what it replaces at a destination whose profile asks for it; real files, a real folder."""
 
 import hashlib
 from dataclasses import replace
