@@ -1,5 +1,8 @@
 """The same request and findings give the same bytes; anything else gives other UIDs; times are the hospital's own."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,13 +13,17 @@ import numpy as np
 import pydicom
 import pytest
 
-from dicomnode.domain.findings import LabelMap
-from dicomnode.domain.imaging import read_only
+from dicomnode import imaging
+from dicomnode.domain.findings import Findings, LabelMap
+from dicomnode.domain.imaging import InstanceRef, SeriesRef, Volume, read_only
 from dicomnode.domain.profiles import DEFAULT_KINDS
 from dicomnode.domain.results import ResultKind
 from dicomnode.domain.uids import has_mark
-from dicomnode.results import build
+from dicomnode.engines import load_pipeline
+from dicomnode.phantom import small_thorax, write_study
+from dicomnode.results import build, verify
 from dicomnode.results.context import digest_of
+from tests.engines.conftest import TINY
 from tests.results.cases import request_for, small_findings, small_series, volume_of
 from tests.results.conftest import Case, make_case
 
@@ -115,3 +122,67 @@ def test_a_long_name_leaves_the_warning_in_the_description(case: Case, tmp_path:
 
 def test_values_that_look_alike_have_different_digests() -> None:
     assert len({digest_of(value) for value in (("a", "b"), ("ab",), ("a,b",), 1, "1", 1.0, (1,), None, True)}) == 9
+
+
+REBUILD = """
+import sys
+from pathlib import Path
+from dicomnode.engines import load_pipeline
+from dicomnode.phantom import small_thorax, write_study
+from dicomnode.results import build, verify
+from tests.engines.conftest import TINY
+from tests.results.cases import request_for, small_findings, volume_of
+
+folder = Path(sys.argv[1])
+paths = sorted((folder / "ct").glob("*.dcm"))
+volume = volume_of(paths)
+for one in build(small_findings(volume), volume, paths, request_for(paths, profiles=PROFILES), folder / sys.argv[2]):
+    print(one.sop_instance_uid, one.sha256)
+"""
+EVERY_FORM = """
+from dataclasses import replace
+from dicomnode.domain.profiles import *
+PROFILES = (SHIPPED["ohif"], *(replace(SHIPPED["archive"], name=form.value, seg_form=form) for form in SegForm))
+"""
+
+
+def test_another_process_builds_the_same_bytes_in_every_form(tmp_path: Path) -> None:
+    small_series(tmp_path / "ct", slices=6)
+    built = []
+    for seed in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-c", EVERY_FORM + REBUILD, str(tmp_path), f"results-{seed}"],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "PYTHONHASHSEED": seed, "TZ": "Asia/Tokyo" if seed == "1" else "America/Lima"},
+        )
+        built.append(done.stdout.splitlines())
+    assert built[0] == built[1]
+    assert len(built[0]) > 12
+
+
+def test_a_model_in_bfloat16_finds_otherwise_and_its_results_have_other_uids(tmp_path: Path) -> None:
+    paths = write_study(small_thorax(5), tmp_path / "ct")
+    headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in paths]
+    instances = tuple(
+        InstanceRef(str(one.SOPInstanceUID), str(one.SOPClassUID), path) for one, path in zip(headers, paths, strict=True)
+    )
+    volume = imaging.load(SeriesRef(str(headers[0].StudyInstanceUID), str(headers[0].SeriesInstanceUID), instances))
+    assert isinstance(volume, Volume)
+    pipeline = load_pipeline(TINY, device="cpu")
+    pipeline._bfloat16 = True  # whether it pays on this machine is not the question
+    low = pipeline.sidecar.exact.model_copy(update={"bfloat16": True})
+    runs = {"fp32": pipeline.sidecar.exact, "fp32 again": pipeline.sidecar.exact, "bf16": low}
+    objects = {}
+    for name, rules in runs.items():
+        found = pipeline._once(volume, {}, rules, lambda *_: None)
+        assert isinstance(found, Findings)
+        request = request_for(paths, kinds=(ResultKind.SEG, ResultKind.SR))
+        objects[name] = build(found, volume, paths, request, tmp_path / name)
+        verify(objects[name], found, volume, paths)
+    uids = {name: {one.sop_instance_uid: one.sha256 for one in built} for name, built in objects.items()}
+    assert uids["fp32"] == uids["fp32 again"]
+    assert len(uids["bf16"]) == len(uids["fp32"]) == 2
+    assert not uids["fp32"].keys() & uids["bf16"].keys()
