@@ -1,5 +1,6 @@
 """What happens to a role while it lives: put into its fork from outside, as crash points are."""
 
+import errno
 import os
 import signal
 import time
@@ -51,7 +52,20 @@ def _raising_model(fault: Mapping[str, Any]) -> None:
     Pipeline.run = raising  # type: ignore[method-assign]
 
 
+def _failing_disk(fault: Mapping[str, Any]) -> None:
+    """fsync says EIO until a file is there."""
+    real = os.fsync
+
+    def failing(descriptor: int) -> None:
+        if not Path(fault["until"]).exists():
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(descriptor)
+
+    os.fsync = failing  # type: ignore[assignment]
+
+
 FAULTS: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], None]]] = {
     "poisonous series": ("work", _poisonous_series),
     "raising model": ("work", _raising_model),
+    "failing disk": ("work", _failing_disk),
 }

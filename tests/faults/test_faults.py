@@ -3,7 +3,9 @@
 import os
 import random
 import sqlite3
-from contextlib import closing
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +42,11 @@ def test_a_disk_that_fills_up_before_the_results_are_written_costs_time_and_noth
 ) -> None:
     study, paths = another_study(template, tmp_path / "study", "full")
     with small_disk(tmp_path, "ext4", 96) as disk:
-        settings = {"node": {"data_dir": str(disk.folder / "data")}}
+        data_dir = disk.folder / "data"
+        data_dir.mkdir()
+        settings = {"node": {"data_dir": str(data_dir)}, "database": {"url": f"sqlite:///{data_dir / 'dicomnode.db'}"}}
         with MortalNode(tmp_path / "node-full", nursery, pacs, settings=settings) as node:
-            node.node.data_dir = disk.folder / "data"
+            node.node.data_dir = data_dir
             node.start(fault={"name": "raising model", "until": str(tmp_path / "go on"), "waits": True})
             node.send_until_taken(paths)
             wait_until(lambda: study in jobs_of(node) and jobs_of(node)[study][0] == "running", timeout_s=90)
@@ -56,6 +60,56 @@ def test_a_disk_that_fills_up_before_the_results_are_written_costs_time_and_noth
             node.kill()
             node.must_have_all_and_nothing_else()
         disk.unmount()
+
+
+@pytest.mark.timeout(300)
+def test_a_disk_that_cannot_keep_the_results_is_tried_again_and_nothing_half_kept_leaves(
+    nursery: Nursery, pacs: Orthanc, template: list[Path], undisturbed: Any, tmp_path: Path
+) -> None:
+    study, paths = another_study(template, tmp_path / "study", "EIO")
+    with MortalNode(tmp_path / "node-eio", nursery, pacs) as node:
+        node.start(fault={"name": "failing disk", "until": str(tmp_path / "mended")})
+        node.send_until_taken(paths)
+        wait_until(lambda: study in jobs_of(node) and jobs_of(node)[study][:2] == ("queued", 1), timeout_s=90, what="EIO")
+        assert study not in pacs.study_uids()
+        (tmp_path / "mended").touch()
+        node.wait_for_end(study)
+        assert node.end_state(study)["in the PACS"] == undisturbed["in the PACS"]
+        node.kill()
+        node.must_have_all_and_nothing_else()
+
+
+@pytest.mark.timeout(300)
+def test_a_spool_that_is_read_only_is_waited_for(
+    nursery: Nursery, pacs: Orthanc, template: list[Path], undisturbed: Any, tmp_path: Path
+) -> None:
+    study, paths = another_study(template, tmp_path / "study", "read-only")
+    with MortalNode(tmp_path / "node-readonly", nursery, pacs) as node:
+        spool = node.node.data_dir / "spool"
+        spool.mkdir(parents=True)
+        with read_only(spool):
+            node.start()
+            node.send_until_taken(paths)
+            wait_until(lambda: study in jobs_of(node) and jobs_of(node)[study][3] == "out_of_space", timeout_s=90)
+            assert jobs_of(node)[study][:2] == ("queued", 0)
+        node.wait_for_end(study)
+        assert node.end_state(study) == undisturbed
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """A mount over the folder that takes no writes."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root: what a read-only disk does was not tested")
+    try:
+        subprocess.run(["mount", "--bind", folder, folder], check=True, capture_output=True)
+    except subprocess.CalledProcessError:
+        pytest.skip("nothing can be mounted here: what a read-only disk does was not tested")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True, capture_output=True)
+        yield
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True, capture_output=True)
 
 
 @pytest.mark.timeout(600)
