@@ -18,11 +18,10 @@ from dicomnode.registry import (
     operator,
     outbox,
     proofs,
-    queries,
     queue,
     receiving,
 )
-from dicomnode.registry import explain as explanation
+from dicomnode.registry.answers import Answers
 from dicomnode.registry.arrivals import Arrivals
 from dicomnode.registry.associations import Associations
 from dicomnode.registry.engine import Database
@@ -38,13 +37,12 @@ from dicomnode.registry.records import (
     StoredFile,
     StudyEvidence,
     StudyJudgement,
-    Transition,
 )
 
 _MOST_VALUES = 500  # in one IN (…): old SQLite takes 999 parameters
 
 
-class Registry:
+class Registry(Answers):
     """The rows of the node. Safe to share between threads; one per process (never across a fork)."""
 
     def __init__(self, url: str, *, clock: type_clock = utc_now) -> None:
@@ -380,30 +378,3 @@ class Registry:
         """Destination → how many objects have still to be sent there, also where the settings no longer name it."""
         with self._database.read() as session:
             return outbox.unfinished(session)
-
-    # queries
-
-    def status_counts(self) -> dict[str, object]:
-        """{"counts": {studies, series, instances, jobs:{state:n}, deliveries:{state:n}}, "oldest_queued_s": float | None}."""
-        with self._database.read() as session:
-            return queries.status_counts(session, self._clock())
-
-    def studies(self, query: str = "", limit: int = 100) -> list[dict[str, object]]:
-        """The `studies` of the contract, newest first; `query`: UID, key, patient, accession number, * as wildcard."""
-        with self._database.read() as session:
-            return queries.studies(session, query, limit)
-
-    def explain(self, study: str) -> dict[str, object]:
-        """The contract's `explain`: paragraph, series with routes, jobs, results, deliveries. UsageError if unknown."""
-        with self._database.read() as session:
-            return explanation.explain(session, study, self._clock())
-
-    def find_study(self, text: str) -> int | None:
-        """The id of the study with this UID, key ("S12") or accession number."""
-        with self._database.read() as session:
-            return queries.find_study(session, text)
-
-    def audit(self, key: str) -> list[Transition]:
-        """Every transition of one row ("E34", "J56", "D78"), oldest first."""
-        with self._database.read() as session:
-            return queries.audit(session, key)
