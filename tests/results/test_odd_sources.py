@@ -4,15 +4,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pydicom
 import pytest
 
+from dicomnode import imaging
 from dicomnode.domain.errors import ResultCheckFailed
-from dicomnode.domain.imaging import Refusal, RefusalCode
-from dicomnode.domain.profiles import SHIPPED, ResultKind, SegForm, WithoutFrameOfReference
+from dicomnode.domain.findings import Classification, Findings, LabelMap, Segment
+from dicomnode.domain.imaging import Image2D, InstanceRef, Refusal, RefusalCode, SeriesRef, Volume, read_only
+from dicomnode.domain.profiles import SHIPPED, CharacterSet, ResultKind, SegForm, WithoutFrameOfReference
 from dicomnode.results import build, verify
 from dicomnode.results.source import derived_frame_of_reference
-from tests.results.cases import request_for, small_findings, small_series, volume_of
+from tests.results.cases import ABNORMAL, MODEL, NODULE, PRESENT, request_for, small_findings, small_series, volume_of
 from tests.results.conftest import make_case
 from tests.results.test_report import texts
 
@@ -56,15 +59,130 @@ def test_results_of_an_odd_source_are_built_and_pass_the_checks(tmp_path: Path, 
         assert_same_patient_and_study(one.path, paths[0])
 
 
-def test_the_character_set_and_the_bytes_of_a_name_are_the_source_s(tmp_path: Path) -> None:
-    changes = {"SpecificCharacterSet": ["", "ISO 2022 IR 87"], "PatientName": "Yamada^Tarou=山田^太郎=やまだ^たろう"}
-    paths = small_series(tmp_path / "ct", **changes)
+@pytest.mark.parametrize(
+    ("character_set", "name"),
+    [
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+        (["", "ISO 2022 IR 149"], "Hong^Gildong=洪^吉洞=홍^길동"),
+        ("GB18030", "Wang^XiaoDong=王^小东="),
+        ("ISO_IR 192", "Wáng^Xiǎo=王^小東="),
+        ("ISO_IR 144", "Люкceмбypг^Мария"),
+    ],
+    ids=["ir-87", "ir-149", "gb18030", "utf-8", "cyrillic"],
+)
+def test_the_character_set_and_the_bytes_of_a_name_are_the_source_s(
+    tmp_path: Path, character_set: str | list[str], name: str
+) -> None:
+    paths = small_series(tmp_path / "ct", slices=4, SpecificCharacterSet=character_set, PatientName=name)
     made = make_case(paths, None, volume_of(paths), tmp_path / "results")
-    name = pydicom.dcmread(paths[0]).get_item("PatientName").value
+    verify(made.objects, made.findings, made.volume, paths)
+    received = pydicom.dcmread(paths[0]).get_item("PatientName").value
     for one in made.objects:
         dataset = pydicom.dcmread(one.path)
-        assert dataset.get_item("PatientName").value == name
-        assert list(dataset.SpecificCharacterSet) == ["", "ISO 2022 IR 87"]
+        assert dataset.get_item("PatientName").value.rstrip(b"= ") == received.rstrip(b"= ")
+        assert dataset.SpecificCharacterSet == character_set
+
+
+def test_a_profile_turns_patient_and_study_into_utf_8(tmp_path: Path) -> None:
+    changes = {"SpecificCharacterSet": ["", "ISO 2022 IR 87"], "PatientName": "Yamada^Tarou=山田^太郎=やまだ^たろう"}
+    paths = small_series(tmp_path / "ct", slices=4, **changes)
+    profile = replace(SHIPPED["archive"], character_set=CharacterSet.UTF_8, fallbacks=())
+    made = make_case(paths, None, volume_of(paths), tmp_path / "results", profiles=(profile,))
+    verify(made.objects, made.findings, made.volume, paths)
+    for one in made.objects:
+        dataset = pydicom.dcmread(one.path)
+        assert dataset.SpecificCharacterSet == "ISO_IR 192"
+        assert dataset.PatientName == "Yamada^Tarou=山田^太郎=やまだ^たろう"
+
+
+# pydicom warns of what it could not decode; the node strips warnings of libraries.
+@pytest.mark.filterwarnings("ignore:Failed to decode byte string")
+@pytest.mark.parametrize("keyword", ["PatientName", "StudyDescription", "ReferringPhysicianName"])
+def test_text_that_cannot_be_read_holds_every_result(tmp_path: Path, keyword: str) -> None:
+    changes = {"SpecificCharacterSet": "ISO_IR 192", keyword: "MARKED^TEXT"}
+    paths = small_series(tmp_path / "ct", slices=4, **changes)
+    for path in paths:
+        path.write_bytes(path.read_bytes().replace(b"MARKED^TEXT", b"M\xff\xfeKED^TEXT"))
+    made = make_case(paths, None, volume_of(paths), tmp_path / "results", kinds=SEG_AND_SR)
+    for one in made.objects:
+        with pytest.raises(ResultCheckFailed, match=f"{keyword} holds characters that could not be read"):
+            verify((one, *(other for other in made.objects if other is not one)), made.findings, made.volume, paths)
+
+
+def test_private_tags_of_the_source_stay_there(tmp_path: Path) -> None:
+    paths = small_series(tmp_path / "ct", slices=4)
+    for path in paths:
+        dataset = pydicom.dcmread(path)
+        for group in (0x0009, 0x0011, 0x0029):
+            block = dataset.private_block(group, "MAKER 1.0", create=True)
+            block.add_new(0x10, "LO", "PRIVATE TEXT")
+            block.add_new(0x11, "UN", b"\x01\x02\xff")
+            block.add_new(0x12, "SQ", [pydicom.Dataset()])
+        dataset.save_as(path)
+    made = make_case(paths, None, volume_of(paths), tmp_path / "results")
+    verify(made.objects, made.findings, made.volume, paths)
+    for one in made.objects:
+        assert not [element for element in pydicom.dcmread(one.path).iterall() if element.tag.is_private]
+
+
+def loaded(paths: list[Path]) -> Volume | Image2D:
+    """What imaging makes of one series of real files."""
+    headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in paths]
+    instances = tuple(
+        InstanceRef(str(one.SOPInstanceUID), str(one.SOPClassUID), path, int(one.get("NumberOfFrames") or 1))
+        for one, path in zip(headers, paths, strict=True)
+    )
+    series = SeriesRef(str(headers[0].StudyInstanceUID), str(headers[0].SeriesInstanceUID), instances)
+    image = imaging.load(series, allow_many_frames_of_reference=True)
+    assert not isinstance(image, Refusal), image
+    return image
+
+
+def part_of(image: Volume | Image2D) -> Findings:
+    """An asymmetric segment and a statement, on whatever image."""
+    shape = image.shape if isinstance(image, Volume) else (1, *image.pixels.shape)
+    labels = np.zeros(shape, np.uint8)
+    labels[: (shape[0] + 1) // 2, shape[1] // 4 : shape[1] // 2, shape[2] // 3 : shape[2] // 2] = 1
+    voxels = int(labels.sum())
+    volume_ml = voxels * image.voxel_ml if isinstance(image, Volume) else 0.0
+    segment = Segment(1, "Part", ABNORMAL, NODULE, (255, 0, 0), volume_ml, voxels)
+    statement = Classification("Opacity", NODULE, "present", PRESENT, 0.7, 0.5)
+    return Findings(MODEL, (LabelMap("parts", read_only(labels), (segment,)),), classifications=(statement,))
+
+
+@pytest.mark.filterwarnings("ignore")  # pydicom's, of the real files
+@pytest.mark.parametrize("profile", ["ohif", "archive"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ct_enhanced_2frames",
+        "dx_thorax_mono1_dog",
+        "dx_chest_pa_nih_effusion",
+        "cr_chest_mono1_440",
+        "cr_chest_pa_rsna",
+    ],
+)
+def test_real_enhanced_and_projection_images_get_results_at_their_places(
+    test_data: Path, tmp_path: Path, name: str, profile: str
+) -> None:
+    path = test_data / "objects" / f"{name}.dcm"
+    image = loaded([path])
+    findings = part_of(image)
+    form = SHIPPED[profile].without_fallbacks()
+    objects = build(findings, image, [path], request_for([path], profiles=(form,), kinds=SEG_AND_SR), tmp_path)
+    verify(objects, findings, image, [path])
+    assert [one.kind for one in objects] == [ResultKind.SEG, ResultKind.SR]
+    segmentation, report = (pydicom.dcmread(one.path) for one in objects)
+    assert int(np.count_nonzero(segmentation.pixel_array)) == findings.label_maps[0].segments[0].voxels
+    assert_same_patient_and_study(objects[0].path, path)
+    frames = {
+        int(item.ReferencedFrameNumber)
+        for element in report.iterall()
+        if element.keyword == "ReferencedSOPSequence"
+        for item in element.value
+        if "ReferencedFrameNumber" in item
+    }
+    assert bool(frames) == (isinstance(image, Volume) and profile == "ohif")
 
 
 def test_text_of_ours_that_the_source_s_set_cannot_hold_turns_the_object_to_utf_8(tmp_path: Path) -> None:
