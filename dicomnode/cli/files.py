@@ -1,6 +1,7 @@
 """Files without a node: `volume` says what imaging makes of them, `infer` runs a pipeline on them."""
 
 import hashlib
+import os
 import resource
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -160,12 +161,25 @@ def _pipeline_folder(settings: "Settings", name: str) -> Path:
     return found[name]
 
 
+def _proofs(settings: "Settings") -> Path:
+    """Where it is remembered which fast ways passed their self-test: with the node's data, else in the user's cache."""
+    if os.access(settings.data_dir, os.W_OK):
+        return settings.data_dir / "selftests"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dicomnode" / "selftests"
+
+
 def _load_pipeline(settings: "Settings", folder: Path, device: str | None) -> "Pipeline":
     from dicomnode import engines, imaging, logs
 
     imaging.install_decoders()
     trusted = frozenset(settings.pipelines.trusted)
-    pipeline = engines.load_pipeline(folder, device=device or settings.work.device, trusted_digests=trusted)
+    pipeline = engines.load_pipeline(
+        folder,
+        device=device or settings.work.device,
+        trusted_digests=trusted,
+        folders=settings.pipeline_folders,
+        proofs=_proofs(settings),
+    )
     logs.take_over_libraries()
     return pipeline
 

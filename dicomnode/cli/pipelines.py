@@ -17,6 +17,7 @@ from dicomnode.domain.errors import PipelineError, SettingsError, UsageError
 if TYPE_CHECKING:
     from dicomnode.cli.pipeline_source import Fetched
     from dicomnode.engines import PipelineInfo
+    from dicomnode.learning.kinds import ClassicalReport
     from dicomnode.settings import Settings
 
 app = typer.Typer(help="Pipelines: list, check, add, train, evaluate.", pretty_exceptions_enable=False)
@@ -246,11 +247,18 @@ def train(
     folder = _found(loaded(config, required=config is not None), name)
     out = (out or Path("training-runs") / name).absolute()
     with only_the_document_on_stdout(), shares() as tell:
-        from dicomnode.learning import training
+        from dicomnode.learning import kinds, training
 
-        report = training.train(
-            folder, out, seed=seed, minutes=minutes, real_data=real_data, progress=tell, leave_one_out=leave_one_out
-        )
+        classical = kinds.is_classical(folder)
+        if classical:
+            made = kinds.train(folder, out, seed=seed, real_data=real_data, progress=tell)
+        else:
+            report = training.train(
+                folder, out, seed=seed, minutes=minutes, real_data=real_data, progress=tell, leave_one_out=leave_one_out
+            )
+    if classical:
+        _say_classical(name, made, as_json=as_json)
+        return
     if as_json:
         print_json("pipelines.train", asdict(report))
         return
@@ -259,6 +267,22 @@ def train(
     say(f"bundle   {report.bundle}")
     say(f"weights  {report.weights}  SHA-256 {report.weights_sha256}")
     say(f"next     dicomnode pipelines evaluate {name} --bundle {report.bundle}; dicomnode pipelines add {report.bundle}")
+
+
+def _say_classical(name: str, report: "ClassicalReport", *, as_json: bool) -> None:
+    if as_json:
+        print_json("pipelines.train", asdict(report))
+        return
+    say(f"trained in {report.seconds:.0f} s on {report.examples} examples of {report.patients} patients")
+    say(f"bundle   {report.bundle}")
+    say(f"weights  {report.weights}  SHA-256 {report.weights_sha256}")
+    _say_metrics(report.metrics)
+    say(f"next     dicomnode pipelines add {report.bundle} (pipeline {name})")
+
+
+def _say_metrics(metrics: Mapping[str, Mapping[str, object]]) -> None:
+    for group, values in metrics.items():
+        table((group, ""), [(key, _figure(value)) for key, value in values.items()])
 
 
 @app.command()
@@ -282,14 +306,16 @@ def evaluate(
     folder = bundle or _found(loaded(config, required=config is not None), name)
     unseen = {path.stem.removeprefix("without_"): path for path in sorted(folds.glob("without_*.safetensors"))} if folds else {}
     with only_the_document_on_stdout(), shares() as tell:
-        from dicomnode.learning import evaluation
+        from dicomnode.learning import evaluation, kinds
 
-        figures = evaluation.evaluate(folder, phantoms=phantoms, real_data=real_data, folds=unseen, progress=tell)
+        if kinds.is_classical(folder):
+            figures = kinds.evaluate(folder, real_data=real_data, progress=tell)
+        else:
+            figures = evaluation.evaluate(folder, phantoms=phantoms, real_data=real_data, folds=unseen, progress=tell)
     if as_json:
         print_json("pipelines.evaluate", {"name": name, "bundle": folder, "metrics": figures})
         return
-    for group, values in figures.items():
-        table((group, ""), [(key, _figure(value)) for key, value in values.items()])
+    _say_metrics(figures)
 
 
 def _figure(value: object) -> str:

@@ -4,6 +4,7 @@ scikit-learn trains them (`dicomnode.learning.classical`); here they are only co
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,24 @@ Arrays = Mapping[str, NDArray[Any]]
 METHODS = ("forest", "tree", "svm", "linear")
 
 
+def read_arrays(path: Path) -> Arrays:
+    """Plain arrays of a safetensors file. Raises PipelineError."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        arrays: Arrays = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise PipelineError(f"{path.name} cannot be read: {error}", "train the pipeline again") from error
+    return arrays
+
+
 def probabilities(arrays: Arrays, row: NDArray[np.float32]) -> NDArray[np.float64]:
     """One probability for each class of a model, summing to 1, for one row of features. Raises PipelineError."""
     try:
-        method = METHODS[int(arrays["method"])]
-        scaled = (row.astype(np.float64) - arrays["center"]) / arrays["scale"]
+        method = METHODS[int(arrays["method"].item())]
+        read = row[arrays["columns"]] if "columns" in arrays else row
+        scaled = (read.astype(np.float64) - arrays["center"]) / arrays["scale"]
         found: NDArray[np.float64] = {"forest": _forest, "tree": _forest, "svm": _svm, "linear": _linear}[method](
             arrays, scaled
         )
@@ -28,7 +42,7 @@ def probabilities(arrays: Arrays, row: NDArray[np.float32]) -> NDArray[np.float6
     total = float(found.sum())
     if not np.isfinite(total) or total <= 0:
         raise PipelineError("the model gives no probabilities", "train the pipeline again")
-    calibrated = np.asarray((found / total) ** (1.0 / float(arrays["temperature"])), dtype=np.float64)
+    calibrated = np.asarray((found / total) ** (1.0 / float(arrays["temperature"].item())), dtype=np.float64)
     return np.asarray(calibrated / calibrated.sum(), dtype=np.float64)
 
 
@@ -47,7 +61,7 @@ def _forest(arrays: Arrays, row: NDArray[np.float64]) -> NDArray[np.float64]:
 def _svm(arrays: Arrays, row: NDArray[np.float64]) -> NDArray[np.float64]:
     """One machine for each class against the others, Gaussian kernel, Platt's sigmoid of its decision."""
     distances = ((arrays["support"] - row) ** 2).sum(axis=1)
-    kernel = np.exp(-float(arrays["gamma"]) * distances)
+    kernel = np.exp(-float(arrays["gamma"].item()) * distances)
     decisions = arrays["weights"] @ kernel + arrays["offset"]
     return np.asarray(1.0 / (1.0 + np.exp(-(arrays["platt_slope"] * decisions + arrays["platt_offset"]))), dtype=np.float64)
 
@@ -64,9 +78,9 @@ def distance(arrays: Arrays, row: NDArray[np.float32]) -> float:
         scaled = (row.astype(np.float64) - arrays["center"]) / arrays["scale"]
         if "neighbours" in arrays:
             gaps = np.sqrt(((arrays["neighbours"] - scaled) ** 2).sum(axis=1))
-            far = float(np.sort(gaps)[: int(arrays["k"])].mean())
+            far = float(np.sort(gaps)[: int(arrays["k"].item())].mean())
         else:
             far = float(np.sqrt(max(float(scaled @ arrays["precision"] @ scaled), 0.0)))
-        return far / float(arrays["limit"])
+        return far / float(arrays["limit"].item())
     except (KeyError, ValueError) as error:
         raise PipelineError(f"the model's arrays cannot be read: {error}", "fit the distribution again") from error

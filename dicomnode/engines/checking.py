@@ -31,6 +31,9 @@ def check_pipeline(folder: Path, *, trusted_digests: frozenset[str] = frozenset(
         return (CheckFinding("error", error.what, error.remedy),)
     if sidecar.postprocess == "nnunet":
         return (*findings, *nnunet_findings(folder, sidecar), *_code_findings(sidecar))
+    if sidecar.postprocess == "classical":  # statements from plain arrays: there is no configuration to look into
+        weights = _weights_findings(folder, sidecar, trusted=trusted) if sidecar.heads else ()
+        return (*findings, *weights, *_metadata_findings(folder, sidecar))
     return (*findings, *_bundle_findings(folder, sidecar, trusted=trusted), *_metadata_findings(folder, sidecar))
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,17 @@ from numpy.typing import NDArray
 from dicomnode.domain.errors import PipelineError
 from dicomnode.domain.findings import Classification, Code
 from dicomnode.domain.imaging import Image2D, Refusal, Volume
-from dicomnode.engines.arrays import Arrays, probabilities
+from dicomnode.engines.arrays import Arrays, probabilities, read_arrays
 from dicomnode.engines.catalogue import verified_weights
 from dicomnode.engines.coding import concepts_of, private_code
+from dicomnode.engines.distribution import Distribution
 from dicomnode.engines.rules import HeadRules
 from dicomnode.engines.series_features import NAMES, series_features
 from dicomnode.engines.sidecar import Sidecar
 from dicomnode.engines.values import Conclusion, Progress
 
 UNCERTAIN = "uncertain"
+_UNCERTAIN = Code("82334004", "SCT", "Indeterminate")
 
 
 class ClassicalEngine:
@@ -29,6 +32,7 @@ class ClassicalEngine:
         self.device = "cpu"
         self._sidecar = sidecar
         arrays = read_arrays(verified_weights(folder, sidecar)) if sidecar.heads else {}
+        self._distribution = Distribution(folder, sidecar, None) if sidecar.distribution is not None else None
         self._heads = [(head, _of_head(arrays, number)) for number, head in enumerate(sidecar.heads)]
 
     def read(
@@ -41,23 +45,18 @@ class ClassicalEngine:
         extracted = time.perf_counter()
         tell("forward", 0.8)
         said = tuple(_statement(head, probabilities(arrays, row)) for head, arrays in self._heads)
-        return Conclusion(classifications=said), {
+        verdict = self._distribution.judge(row) if self._distribution is not None else None
+        if isinstance(verdict, Refusal):
+            return verdict
+        if verdict is not None:  # of what was never seen nothing is stated
+            said = tuple(replace(one, value=UNCERTAIN, value_code=_UNCERTAIN) for one in said)
+        if self._distribution is not None:
+            said = (*said, self._distribution.statement(row))
+        return Conclusion(classifications=said, warnings=(verdict,) if verdict else ()), {
             "preprocess": extracted - began,
             "forward": time.perf_counter() - extracted,
             "postprocess": 0.0,
         }
-
-
-def read_arrays(path: Path) -> Arrays:
-    """Plain arrays of a safetensors file. Raises PipelineError."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        arrays: Arrays = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise PipelineError(f"{path.name} cannot be read: {error}", "train the pipeline again") from error
-    return arrays
 
 
 def _of_head(arrays: Arrays, number: int) -> dict[str, NDArray[Any]]:
@@ -65,10 +64,9 @@ def _of_head(arrays: Arrays, number: int) -> dict[str, NDArray[Any]]:
     found = {name.removeprefix(before): value for name, value in arrays.items() if name.startswith(before)}
     if not found:
         raise PipelineError(f"the model holds no head number {number}", "train the pipeline again")
-    if len(found["center"]) != len(NAMES):
-        raise PipelineError(
-            f"the model reads {len(found['center'])} features, this version makes {len(NAMES)}", "train the pipeline again"
-        )
+    made = int(found.get("features", np.array(len(found["center"]))).item())
+    if made != len(NAMES):
+        raise PipelineError(f"the model reads {made} features, this version makes {len(NAMES)}", "train the pipeline again")
     return found
 
 
@@ -91,5 +89,5 @@ def _statement(head: HeadRules, values: NDArray[np.float64]) -> Classification:
 
 def _code_of(label: str, head: HeadRules) -> Code:
     if label == UNCERTAIN:
-        return Code("82334004", "SCT", "Indeterminate")
+        return _UNCERTAIN
     return head.codes.get(label) or concepts_of(label)[1] or private_code(label)

@@ -42,12 +42,14 @@ def boxes(item: dict[str, Any], image: MetaTensor, rules: BoxRules, source: Grid
         )
     affine = np.linalg.inv(ras_affine(source)) @ image.affine.cpu().numpy().astype(float)  # image (x, y, z) → source (x, y, z)
     found = [
-        Box(_label(int(label), rules), *_span(corner, affine, source.shape), float(min(max(score, 0.0), 1.0)))
+        Box(_label(int(label), rules), *_span(_turned(corner, rules), affine, source.shape), float(min(max(score, 0.0), 1.0)))
         for corner, label, score in zip(corners, labels, scores, strict=True)
         if score >= rules.min_probability
     ]
     inside = [one for one in found if all(start < stop for start, stop in zip(one.start, one.stop, strict=True))]
     ranked = sorted(inside, key=lambda one: (-one.probability, one.start, one.stop))
+    if rules.max_overlap is not None:
+        ranked = without_overlaps(ranked, rules.max_overlap)
     return tuple(ranked[: rules.max_count]), max(0, len(ranked) - rules.max_count)
 
 
@@ -87,7 +89,38 @@ def _array(item: dict[str, Any], key: str) -> NDArray[Any]:
     return np.asarray(torch.as_tensor(item[key]).cpu())
 
 
+def without_overlaps(ranked: Sequence[Box], most: float) -> list[Box]:
+    """Non-maximum suppression: of two boxes of one label whose intersection over union is above `most` the lesser goes.
+
+    ranked: most probable first. It is done on the source grid, also over what a detector found in different windows.
+    """
+    kept: list[Box] = []
+    for box in ranked:
+        if all(one.label != box.label or overlap(one, box) <= most for one in kept):
+            kept.append(box)
+    return kept
+
+
+def overlap(one: Box, other: Box) -> float:
+    """Intersection over union of two boxes, 0 … 1."""
+    shared = 1.0
+    for a, b, c, d in zip(one.start, one.stop, other.start, other.stop, strict=True):
+        shared *= max(0, min(b, d) - max(a, c))
+    return shared / (_voxels(one) + _voxels(other) - shared)
+
+
+def _voxels(box: Box) -> float:
+    return float(np.prod([b - a for a, b in zip(box.start, box.stop, strict=True)]))
+
+
+def _turned(corner: NDArray[Any], rules: BoxRules) -> NDArray[Any]:
+    """Corners in the order of the image's axes: torchvision counts columns (the last axis) first."""
+    half = len(corner) // 2
+    return corner if rules.corners == "xyz" else np.concatenate([corner[:half][::-1], corner[half:][::-1]])
+
+
 def _label(number: int, rules: BoxRules) -> str:
+    number -= rules.first_label
     return rules.labels[number] if 0 <= number < len(rules.labels) else f"Class {number}"
 
 

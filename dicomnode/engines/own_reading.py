@@ -12,6 +12,8 @@ from dicomnode.domain.errors import PipelineError
 from dicomnode.domain.imaging import Image2D, Refusal, Volume
 from dicomnode.engines import own_way
 from dicomnode.engines.bundle import Bundle
+from dicomnode.engines.explaining import activation_map, reconstruction
+from dicomnode.engines.instances import with_instances
 from dicomnode.engines.joining import joined
 from dicomnode.engines.ladder import Descent
 from dicomnode.engines.memory import image_tensor, volume_grid, volumes_tensor
@@ -94,12 +96,25 @@ class OwnReading:
         if rules.task == "detection":
             return self._detected(item, image, source)
         if rules.task == "classification":
-            steps = own_way.steps_for_statements(self._bundle, self._keys, rules.bundle.activation)
-            prediction = own_way.postprocess(steps, item)[self._keys.prediction]
-            return Conclusion(classifications=statements(prediction, rules))
+            return self._classified(item, source)
+        if rules.task == "anomaly" and rules.anomaly is not None:
+            made = own_way.postprocess(own_way.steps_for_boxes(self._bundle), item)
+            said, where = reconstruction(made[self._keys.prediction], item[self._keys.image], rules.anomaly, source)
+            return Conclusion(classifications=(said,), heatmaps=(where,))
         steps = own_way.steps_for_maps(self._bundle, self._keys, source, rules.bundle.activation, own_inverse=own_inverse)
         prediction = own_way.postprocess(steps, item)[self._keys.prediction]
-        return Conclusion(label_maps=label_maps(prediction, rules.segments, source, _voxel_ml(image)))
+        maps = label_maps(prediction, rules.segments, source, _voxel_ml(image))
+        maps, notes = with_instances(maps, rules.segments, _voxel_ml(image), (image.series_instance_uid, self._digest))
+        return Conclusion(label_maps=maps, warnings=notes)
+
+    def _classified(self, item: dict[str, Any], source: Grid) -> Conclusion:
+        rules = self._sidecar
+        image = item[self._keys.image]
+        steps = own_way.steps_for_statements(self._bundle, self._keys, rules.bundle.activation)
+        said = statements(own_way.postprocess(steps, item)[self._keys.prediction], rules)
+        if rules.heatmap is None or rules.heatmap.method == "probability":
+            return Conclusion(classifications=said)
+        return Conclusion(classifications=said, heatmaps=(activation_map(self._bundle, image, rules.heatmap, source),))
 
     def _detected(self, item: dict[str, Any], image: Volume | Image2D, source: Grid) -> Conclusion:
         if self._sidecar.boxes is None or not isinstance(item[self._keys.image], MetaTensor):

@@ -1,11 +1,13 @@
 """What a classifier's probabilities say, as statements on the whole image."""
 
+import math
 from typing import Any
 
 import torch
 
 from dicomnode.domain.errors import PipelineError
 from dicomnode.domain.findings import Classification
+from dicomnode.engines.rules import Platt
 from dicomnode.engines.sidecar import ClassRule, Sidecar, StatementRules
 
 
@@ -17,6 +19,7 @@ def statements(prediction: Any, sidecar: Sidecar) -> tuple[Classification, ...]:
         raise PipelineError(
             f"the classifier has {len(probabilities)} classes, pipeline.toml wants {missing}", "correct the channel numbers"
         )
+    probabilities = _calibrated(probabilities, sidecar.classes, exclusive=rules.exclusive)
     if rules.exclusive:
         return (_most_probable(probabilities, sidecar.classes, rules),)
     return tuple(_present_or_not(probabilities[one.channel], one, rules) for one in sidecar.classes)
@@ -33,6 +36,24 @@ def _probabilities(prediction: Any) -> list[float]:
             'add Activationsd to its postprocessing, or set bundle.activation to "softmax" or "sigmoid"',
         )
     return [min(max(value, 0.0), 1.0) for value in values]
+
+
+def _calibrated(probabilities: list[float], classes: tuple[ClassRule, ...], *, exclusive: bool) -> list[float]:
+    """Each class's own calibration; of exclusive classes the sum stays what it was."""
+    found = list(probabilities)
+    for one in classes:
+        found[one.channel] = platt(probabilities[one.channel], one.calibration)
+    before, after = sum(probabilities), sum(found)
+    return [value * before / after for value in found] if exclusive and after > 0 else found
+
+
+def platt(probability: float, calibration: Platt) -> float:
+    """logit(p) = slope × logit(score) + intercept."""
+    if calibration == Platt():
+        return probability
+    score = min(max(probability, 1e-6), 1 - 1e-6)
+    logit = calibration.slope * math.log(score / (1 - score)) + calibration.intercept
+    return 1.0 / (1.0 + math.exp(-logit))
 
 
 def _most_probable(probabilities: list[float], classes: tuple[ClassRule, ...], rules: StatementRules) -> Classification:

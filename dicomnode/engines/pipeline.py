@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from dicomnode.domain.errors import PipelineError, ResourceExhausted
 from dicomnode.domain.findings import Findings, ModelIdentity
 from dicomnode.domain.imaging import Image2D, Refusal, RefusalCode, Volume
-from dicomnode.engines.admission import input_warnings, refuse_input
+from dicomnode.engines.admission import input_warnings, outside_the_card, refuse_input
 from dicomnode.engines.catalogue import describe
 from dicomnode.engines.chest.reading import ChestReading
 from dicomnode.engines.segments import SegmentsReading
@@ -34,13 +34,28 @@ ENGINES = frozenset({"nnunet", "classical"})  # what is no MONAI bundle; see `en
 
 
 def load_pipeline(
-    folder: Path, *, device: str = "auto", trusted_digests: frozenset[str] = frozenset(), proofs: Path | None = None
+    folder: Path,
+    *,
+    device: str = "auto",
+    trusted_digests: frozenset[str] = frozenset(),
+    proofs: Path | None = None,
+    folders: Sequence[Path] = (),
 ) -> "Pipeline":
     """Checks and loads the pipeline in `folder` onto "auto", "cpu", "cuda" or "cuda:N"; seconds, mostly for importing torch.
 
     Code of the bundle runs only if its digest is in `trusted_digests`. `proofs` is a folder that remembers whether the fast
-    way passed its self-test on this machine. Raises PipelineError.
+    way passed its self-test on this machine. The pipelines of its chain are sought in `folders` and beside it.
+    Raises PipelineError.
     """
+    from dicomnode.engines.chain import chained
+
+    def load(one: Path) -> "Pipeline":
+        return _load(one, device, trusted_digests, proofs)
+
+    return chained(load(folder), folder, folders, load)
+
+
+def _load(folder: Path, device: str, trusted_digests: frozenset[str], proofs: Path | None) -> "Pipeline":
     sidecar = read_sidecar(folder)
     identity = describe(folder).identity
     with warnings.catch_warnings():
@@ -72,6 +87,14 @@ class Pipeline:
     def device(self) -> str:
         """Where it computes: "cpu" or "cuda:N"."""
         return str(self._bundle.device)
+
+    @property
+    def network_bundle(self) -> "Bundle":
+        """The MONAI bundle that it drives. Raises PipelineError where it drives none."""
+        bundle: Bundle | None = getattr(self, "_bundle", None)
+        if bundle is None:
+            raise PipelineError(f"{self.sidecar.name} is no MONAI bundle", "name a pipeline with a network")
+        return bundle
 
     def warm_up(self, speed: Speed) -> None:
         """What the first image at this speed would otherwise pay for: kernels, and at "fast" the choice of a precision."""
@@ -210,7 +233,12 @@ class Pipeline:
             classifications=conclusion.classifications,
             heatmaps=conclusion.heatmaps,
             boxes=conclusion.boxes,
-            warnings=(*volume.warnings, *input_warnings(volume, self.sidecar.input), *conclusion.warnings),
+            warnings=(
+                *volume.warnings,
+                *input_warnings(volume, self.sidecar.input),
+                *outside_the_card(volume.headers, self.sidecar.trained_on),
+                *conclusion.warnings,
+            ),
             lesions_sought=conclusion.lesions_sought,
             timings_s={name: round(seconds, 4) for name, seconds in timings_s.items()},
             run=way,

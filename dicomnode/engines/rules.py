@@ -97,6 +97,7 @@ class ChainStep(Table):
     when: Literal["before", "after"] = "before"
     require: dict[str, tuple[str, ...]] = {}  # name of a statement → the values with which this pipeline runs
     min_probability: Fraction = 0.5  # a statement less probable than this stops nothing
+    otherwise: Literal["refuse", "warn"] = "refuse"
     report: bool = False
 
     @model_validator(mode="after")
@@ -158,3 +159,4 @@ class AnomalyRules(Table):
     name: str = Field(default="anomaly", min_length=1, max_length=32)
     threshold: float = Field(gt=0)  # of the mean absolute difference, in the unit of the preprocessed image
     largest: float = Field(default=1.0, gt=0)  # difference that the heat map shows as 255
+    calibration: Platt = Platt()

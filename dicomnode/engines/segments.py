@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from dicomnode.domain.findings import HeatMap, LabelMap, Segment
 from dicomnode.domain.imaging import Refusal, read_only
+from dicomnode.engines.instances import with_instances
 from dicomnode.engines.rules import HeatMapRules
 from dicomnode.engines.sidecar import SegmentRule
 from dicomnode.engines.values import Case, Conclusion, NetworkInput, Prediction
@@ -17,6 +18,7 @@ class SegmentsReading:
     def __init__(self, case: Case) -> None:
         self._volume = case.volume
         self._sidecar = case.sidecar
+        self._identity = (case.volume.series_instance_uid, case.digest)
         self._grid = Grid(case.volume.shape, case.volume.affine)
 
     def prepare(self) -> NetworkInput | Refusal:
@@ -30,8 +32,11 @@ class SegmentsReading:
         for number, rule in enumerate(self._sidecar.segments, start=1):
             labels[channels == rule.channel] = number
         segments = segments_of(labels, self._sidecar.segments, self._grid)
+        whole = (LabelMap("segments", read_only(labels), segments),) if segments else ()
+        maps, notes = with_instances(whole, self._sidecar.segments, self._grid.voxel_ml, self._identity)
         return Conclusion(
-            label_maps=(LabelMap("segments", read_only(labels), segments),) if segments else (),
+            label_maps=maps,
+            warnings=notes,
             heatmaps=heatmaps(prediction, self._grid, self._sidecar.heatmap),
         )
 

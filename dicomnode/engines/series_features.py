@@ -18,7 +18,7 @@ _MOST_SAMPLES = 160  # along an axis
 _BODY_HU = -400.0
 _TISSUES_HU = ((-2000, -920), (-920, -500), (-500, -150), (-150, -30), (-30, 20), (20, 90), (90, 160), (160, 300), (300, 4000))
 _THIRDS = 3
-_LOOK = 6  # the mean image is shrunk to 6 × 6
+_LOOK = 6  # a projection is shrunk to 6 × 6
 
 NAMES: tuple[str, ...] = (
     *("projection", "hounsfield", "slices", "extent_z_mm", "extent_y_mm", "extent_x_mm", "body_y_mm", "body_x_mm"),
@@ -27,7 +27,7 @@ NAMES: tuple[str, ...] = (
     *(f"lung_third_{number}" for number in range(_THIRDS)),
     *(f"bone_third_{number}" for number in range(_THIRDS)),
     *("lung_spread", "bone_ring", "core_p90", "core_p97", "core_p99", "core_share"),
-    *(f"look_{row}_{column}" for row in range(_LOOK) for column in range(_LOOK)),
+    *(f"shadow_{row}_{column}" for row in range(_LOOK) for column in range(_LOOK)),
 )
 
 
@@ -68,7 +68,7 @@ def _row(
     values += _outline(body, spacing, projection=projection)
     values += _tissues(sample, body) if hounsfield else [0.0] * (len(_TISSUES_HU) + 2 * _THIRDS + 2)
     values += _core(sample, body) if hounsfield else [0.0] * 4
-    values += _look(sample, hounsfield=hounsfield)
+    values += _shadow(sample[0]) if projection else [0.0] * _LOOK**2
     row = np.nan_to_num(np.array(values, dtype=np.float32), posinf=0.0, neginf=0.0)
     assert len(row) == len(NAMES)  # noqa: S101 - the two are written apart
     return row
@@ -127,8 +127,6 @@ def _core(sample: NDArray[np.float32], body: NDArray[np.bool_]) -> list[float]:
     return [*(float(one) for one in np.percentile(smooth, (90, 97, 99))), float((smooth > 110).mean())]
 
 
-def _look(sample: NDArray[np.float32], *, hounsfield: bool) -> list[float]:
-    mean = sample.mean(axis=0)
-    mean = np.clip((mean + 1000) / 1300, 0, 1) if hounsfield else mean
-    rows = [block.mean(axis=0) for block in np.array_split(mean, _LOOK, axis=0)]
+def _shadow(plane: NDArray[np.float32]) -> list[float]:
+    rows = [block.mean(axis=0) for block in np.array_split(plane, _LOOK, axis=0)]
     return [float(part.mean()) if part.size else 0.0 for row in rows for part in np.array_split(row, _LOOK)]

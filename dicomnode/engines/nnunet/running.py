@@ -19,6 +19,8 @@ from dicomnode.domain.errors import PipelineError, ResourceExhausted
 from dicomnode.domain.findings import LabelMap
 from dicomnode.domain.imaging import Image2D, Refusal, RefusalCode, Volume, read_only
 from dicomnode.engines.devices import is_out_of_memory
+from dicomnode.engines.digest import bundle_digest
+from dicomnode.engines.instances import with_instances
 from dicomnode.engines.joining import joined
 from dicomnode.engines.nnunet.folder import DATASET, INSTALL, PLANS, channels_of, checkpoints, plan_objections
 from dicomnode.engines.reasons import first_line
@@ -41,6 +43,7 @@ class NnunetEngine:
     def __init__(self, folder: Path, sidecar: Sidecar, device: torch.device) -> None:
         self.device = device
         self._sidecar = sidecar
+        self._digest = bundle_digest(folder)
         plans, dataset = read_config(folder / PLANS), read_config(folder / DATASET)
         if objection := next(plan_objections(plans), None):
             raise PipelineError(f"{folder.name}: {objection}", "only models of an unchanged nnU-Net v2 are run")
@@ -68,7 +71,7 @@ class NnunetEngine:
         labels = self._labels(data, grid[0])
         predicted = time.perf_counter()
         tell("postprocess", 0.9)
-        conclusion = self._concluded(nearest_on(labels, grid[0], source), source)
+        conclusion = self._concluded(nearest_on(labels, grid[0], source), source, image.series_instance_uid)
         seconds = {"preprocess": prepared - began, "forward": predicted - prepared}
         return conclusion, {**seconds, "postprocess": time.perf_counter() - predicted}
 
@@ -77,12 +80,14 @@ class NnunetEngine:
         with _quiet(), _named("the model failed", "check that the series is what the model was trained on"):
             return np.asarray(self._predictor.predict_single_npy_array(data, properties, None, None, False))
 
-    def _concluded(self, found: NDArray[Any], source: Grid) -> Conclusion:
+    def _concluded(self, found: NDArray[Any], source: Grid, series_instance_uid: str) -> Conclusion:
         labels = np.zeros(source.shape, dtype=np.uint8)
         for number, rule in enumerate(self._sidecar.segments, start=1):
             labels[found == rule.channel] = number
         segments = segments_of(labels, self._sidecar.segments, source)
-        return Conclusion(label_maps=(LabelMap("segments", read_only(labels), segments),) if segments else ())
+        whole = (LabelMap("segments", read_only(labels), segments),) if segments else ()
+        maps, notes = with_instances(whole, self._sidecar.segments, source.voxel_ml, (series_instance_uid, self._digest))
+        return Conclusion(label_maps=maps, warnings=notes)
 
 
 def _checkpoint(path: Path) -> Mapping[str, Any]:
