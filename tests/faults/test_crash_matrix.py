@@ -89,7 +89,7 @@ def test_a_study_whose_node_is_killed_at_each_step_ends_as_one_that_nobody_distu
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("order", ["parallel", "serial"])
 @pytest.mark.parametrize("point", range(len(LATER) + max(len(PARALLEL_RECEIVING), len(SERIAL_RECEIVING))))
 def test_one_kill_at_one_step(

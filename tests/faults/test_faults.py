@@ -20,7 +20,7 @@ from tests.peers.orthanc import Orthanc
 from tests.peers.waiting import wait_until
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_model_that_raises_is_tried_again_and_the_study_ends_as_if_it_had_not(
     nursery: Nursery, pacs: Orthanc, template: list[Path], undisturbed: Any, tmp_path: Path
 ) -> None:
@@ -28,7 +28,7 @@ def test_a_model_that_raises_is_tried_again_and_the_study_ends_as_if_it_had_not(
     with MortalNode(tmp_path / "node-raising", nursery, pacs) as node:
         node.start(fault={"name": "raising model", "until": str(tmp_path / "mended")})
         node.send_until_taken(paths)
-        wait_until(lambda: study in jobs_of(node) and jobs_of(node)[study][1:] == (1, 0, "internal_error"), timeout_s=90)
+        wait_until(lambda: study in jobs_of(node) and jobs_of(node)[study][1:] == (1, 0, "internal_error"), timeout_s=240)
         (tmp_path / "mended").touch()
         node.wait_for_end(study)
         (after,) = node.end_state(study)["jobs"]
@@ -36,7 +36,7 @@ def test_a_model_that_raises_is_tried_again_and_the_study_ends_as_if_it_had_not(
         assert node.end_state(study)["in the PACS"] == undisturbed["in the PACS"]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_disk_that_fills_up_before_the_results_are_written_costs_time_and_nothing_else(
     nursery: Nursery, pacs: Orthanc, template: list[Path], undisturbed: Any, tmp_path: Path
 ) -> None:
@@ -49,10 +49,10 @@ def test_a_disk_that_fills_up_before_the_results_are_written_costs_time_and_noth
             node.node.data_dir = data_dir
             node.start(fault={"name": "raising model", "until": str(tmp_path / "go on"), "waits": True})
             node.send_until_taken(paths)
-            wait_until(lambda: study in jobs_of(node) and jobs_of(node)[study][0] == "running", timeout_s=90)
+            wait_until(lambda: study in jobs_of(node) and jobs_of(node)[study][0] == "running", timeout_s=240)
             other = somebody_else_fills(disk, leave_bytes=120_000)
             (tmp_path / "go on").touch()
-            wait_until(lambda: jobs_of(node)[study][3] == "out_of_space", timeout_s=90, what="the full disk to be met")
+            wait_until(lambda: jobs_of(node)[study][3] == "out_of_space", timeout_s=240, what="the full disk to be met")
             assert jobs_of(node)[study][:2] == ("queued", 0), "a full disk costs no attempt"
             other.unlink()
             node.wait_for_end(study)
@@ -62,7 +62,7 @@ def test_a_disk_that_fills_up_before_the_results_are_written_costs_time_and_noth
         disk.unmount()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_disk_that_cannot_keep_the_results_is_tried_again_and_nothing_half_kept_leaves(
     nursery: Nursery, pacs: Orthanc, template: list[Path], undisturbed: Any, tmp_path: Path
 ) -> None:
@@ -70,7 +70,7 @@ def test_a_disk_that_cannot_keep_the_results_is_tried_again_and_nothing_half_kep
     with MortalNode(tmp_path / "node-eio", nursery, pacs) as node:
         node.start(fault={"name": "failing disk", "until": str(tmp_path / "mended")})
         node.send_until_taken(paths)
-        wait_until(lambda: study in jobs_of(node) and jobs_of(node)[study][:2] == ("queued", 1), timeout_s=90, what="EIO")
+        wait_until(lambda: study in jobs_of(node) and jobs_of(node)[study][:2] == ("queued", 1), timeout_s=240, what="EIO")
         assert study not in pacs.study_uids()
         (tmp_path / "mended").touch()
         node.wait_for_end(study)
@@ -79,7 +79,7 @@ def test_a_disk_that_cannot_keep_the_results_is_tried_again_and_nothing_half_kep
         node.must_have_all_and_nothing_else()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_spool_that_is_read_only_is_waited_for(
     nursery: Nursery, pacs: Orthanc, template: list[Path], undisturbed: Any, tmp_path: Path
 ) -> None:
@@ -90,7 +90,7 @@ def test_a_spool_that_is_read_only_is_waited_for(
         with read_only(spool):
             node.start()
             node.send_until_taken(paths)
-            wait_until(lambda: study in jobs_of(node) and jobs_of(node)[study][3] == "out_of_space", timeout_s=90)
+            wait_until(lambda: study in jobs_of(node) and jobs_of(node)[study][3] == "out_of_space", timeout_s=240)
             assert jobs_of(node)[study][:2] == ("queued", 0)
         node.wait_for_end(study)
         assert node.end_state(study) == undisturbed
@@ -112,7 +112,7 @@ def read_only(folder: Path) -> Iterator[None]:
         subprocess.run(["umount", "-l", folder], check=True, capture_output=True)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_sigterm_in_the_middle_of_anything_drains_in_time_and_loses_nothing(
     nursery: Nursery, pacs: Orthanc, template: list[Path], undisturbed: Any, tmp_path: Path
 ) -> None:

@@ -39,7 +39,7 @@ def many_studies(node: MortalNode, template: list[Path], folder: Path, count: in
 @pytest.mark.parametrize(
     "count", [pytest.param(8, id="8"), pytest.param(50, id="50", marks=[pytest.mark.soak, pytest.mark.timeout(3600)])]
 )
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_poison_delays_nobody_else(count: int, nursery: Nursery, pacs: Orthanc, template: list[Path], tmp_path: Path) -> None:
     dead = modality_peer("DEAD_PACS")
     node = MortalNode(
@@ -58,18 +58,18 @@ def test_poison_delays_nobody_else(count: int, nursery: Nursery, pacs: Orthanc, 
         node.start(fault={"name": "poisonous series", "how": "dies", "instances": instances})
         for paths in studies.values():  # the poisoned ones first
             node.send_until_taken(paths)
-        node.wait_for_end(*healthy, patience_s=60 + 12 * count)
+        node.wait_for_end(*healthy, patience_s=240 + 12 * count)
         jobs = jobs_of(node)
         assert {jobs[study] for study in healthy} == {("done", 1, 0, "")}
-        wait_until(lambda: jobs_of(node)[broken][0] == "refused", timeout_s=60, what="the broken instance to be named")
-        wait_until(lambda: jobs_of(node)[poisonous][0] == "failed", timeout_s=180, what="the poisonous series to be set aside")
+        wait_until(lambda: jobs_of(node)[broken][0] == "refused", timeout_s=240, what="the broken instance to be named")
+        wait_until(lambda: jobs_of(node)[poisonous][0] == "failed", timeout_s=480, what="the poisonous series to be set aside")
         assert jobs_of(node)[poisonous][2:] == (3, "poison")
         assert {jobs_of(node)[study] for study in healthy} == {("done", 1, 0, "")}
         counts = node.node.status()["counts"]["deliveries"]
         assert counts["waiting"] >= len(healthy), "the dead destination keeps what is its own"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_our_results_sent_back_or_made_by_another_node_of_ours_start_nothing(
     nursery: Nursery, pacs: Orthanc, template: list[Path], tmp_path: Path
 ) -> None:
