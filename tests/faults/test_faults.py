@@ -119,7 +119,7 @@ def test_a_sigterm_in_the_middle_of_anything_drains_in_time_and_loses_nothing(
     chance = random.Random(os.urandom(4))  # noqa: S311
     study, paths = another_study(template, tmp_path / "study", "terminated")
     with MortalNode(tmp_path / "node-terminated", nursery, pacs, settings={"work": {"drain_s": 10}}) as node:
-        for _ in range(4):
+        for _ in range(2):
             node.start()
             node.send(paths)
             pause(chance.uniform(0.0, 3.0))

@@ -37,7 +37,7 @@ def many_studies(node: MortalNode, template: list[Path], folder: Path, count: in
 
 
 @pytest.mark.parametrize(
-    "count", [pytest.param(8, id="8"), pytest.param(50, id="50", marks=[pytest.mark.soak, pytest.mark.timeout(3600)])]
+    "count", [pytest.param(5, id="5"), pytest.param(50, id="50", marks=[pytest.mark.soak, pytest.mark.timeout(3600)])]
 )
 @pytest.mark.timeout(900)
 def test_poison_delays_nobody_else(count: int, nursery: Nursery, pacs: Orthanc, template: list[Path], tmp_path: Path) -> None:
