@@ -40,11 +40,18 @@ def performance_decode() -> str:
     return figures(json.loads(kept.read_text())) if kept.exists() else "Not measured yet."
 
 
+def performance_inference() -> str:
+    """The figures that `dicomnode bench inference --json` gave last."""
+    kept = DOCS / "performance-inference.json"
+    return figures(json.loads(kept.read_text())) if kept.exists() else "Not measured yet."
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "states": states,
     "settings": settings,
     "performance": performance,
     "performance_decode": performance_decode,
+    "performance_inference": performance_inference,
     "statuses": store_conditions_table,
 }
 _MARKED = re.compile(r"(<!-- generated: (\w+)[^>]*-->\n)(.*?)(<!-- end generated -->)", re.DOTALL)
