@@ -83,7 +83,7 @@ def fsck(
     settings = loaded(config)
     registry, store = existing_registry(settings), wiring.open_store(settings)
     known = (storage.KnownFile(path, size, digest) for path, size, digest in registry.known_files())
-    report = storage.fsck(store, known, verify_digests=True)
+    report = storage.fsck(store, known, verify_digests=True, jobs_at_work=registry.jobs_at_work)
     damaged = (*report.missing, *report.corrupt)
     studies, held = registry.studies_of_files(damaged), registry.hold_damaged(damaged) if mend and damaged else []
     registry.close()

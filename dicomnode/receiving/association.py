@@ -23,7 +23,7 @@ from dicomnode.receiving.commands import (
     read_command,
     response,
 )
-from dicomnode.receiving.handler import InstanceHandler, SenderGone, StoreAnswer, StoreRequest
+from dicomnode.receiving.handler import InstanceHandler, LastPieces, SenderGone, StoreAnswer, StoreRequest
 from dicomnode.receiving.limits import Limits
 from dicomnode.receiving.link import Link, PeerGone
 from dicomnode.receiving.negotiation import VERIFICATION, Agreement, Context, Negotiator, Titles, titles
@@ -265,7 +265,7 @@ class Association:
                 break
         if self._object_left < 0:
             raise MustAbort("object_too_long")
-        return pieces
+        return pieces if self.doing is Doing.RECEIVING else LastPieces(pieces)
 
     def _store(self, command: Command, context_id: int, context: Context) -> None:
         """C-STORE (PS3.7 9.1.1, PS3.4 B.2)."""

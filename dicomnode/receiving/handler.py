@@ -45,6 +45,10 @@ class StoreAnswer:
         return self.status == SUCCESS
 
 
+class LastPieces(list[memoryview]):
+    """The pieces of a data set's last turn, where that is known when they come. Nothing is read over them until the answer."""
+
+
 class InstanceHandler(Protocol):
     """Called from the association's own thread, by many at once."""
 
@@ -52,8 +56,8 @@ class InstanceHandler(Protocol):
         """Take the encoded data set while it comes in, and answer for it. Begins before the first byte of it was read.
 
         data_set: each turn gives the pieces that one read of the socket brought, none of them empty, 512 at most; they are
-        valid only until the next turn. Raises SenderGone when the association ends inside the data set: clean up and let it
-        pass. Whoever returns before the end refuses the rest: it is read, not kept, and then the answer is sent.
-        Raises nothing else.
+        valid only until the next turn, `LastPieces` until the answer. Raises SenderGone when the association ends inside the
+        data set: clean up and let it pass. Whoever returns before the end refuses the rest: it is read, not kept, and then the
+        answer is sent. Raises nothing else.
         """
         ...

@@ -13,7 +13,7 @@ from dicomnode.domain.received import Received
 from dicomnode.network import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicomnode.receiving.answers import answer
 from dicomnode.receiving.conflicts import judge
-from dicomnode.receiving.handler import SenderGone, StoreAnswer, StoreRequest
+from dicomnode.receiving.handler import LastPieces, SenderGone, StoreAnswer, StoreRequest
 from dicomnode.receiving.header import Header, HeaderReader, Refused
 from dicomnode.receiving.ledger import InstanceLedger
 from dicomnode.receiving.ours import is_ours
@@ -75,7 +75,7 @@ class InstanceKeeper:
                     _must_be_what_was_announced(request, header)
                 if writer is None:
                     writer = self._store.begin_instance(_file_head(request))
-                writer.write(pieces)
+                writer.write(pieces, last=isinstance(pieces, LastPieces))
             if header is None:
                 header = reader.finish()
                 _must_be_what_was_announced(request, header)

@@ -8,8 +8,8 @@ import structlog
 
 _log = structlog.get_logger("receiving")
 
-# A CT image is there in one or two reads; half of it or a quarter costs more turns than the caches save.
-BUFFER_BYTES = 1 << 19
+# A CT image of 512 KB and its headers fit into one read; half of it or a quarter costs more turns than the caches save.
+BUFFER_BYTES = 5 << 17
 _IDLE_S = 10.0
 
 type_task = Callable[[bytearray], None]

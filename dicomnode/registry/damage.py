@@ -7,7 +7,8 @@ from pathlib import Path
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from dicomnode.registry.tables import Instance, Series
+from dicomnode.domain.states import JobState
+from dicomnode.registry.tables import Instance, Job, Series
 from dicomnode.registry.transitions import SERIES, remarked
 
 HOLD_REASON = "stored images are missing or damaged"
@@ -32,6 +33,11 @@ def hold(session: Session, paths: Sequence[Path], now: datetime) -> list[str]:
             remarked(session, SERIES, series_id, state, "held", now=now, reason=HOLD_REASON)
             held.append(f"E{series_id}")
     return held
+
+
+def jobs_at_work(session: Session) -> frozenset[str]:
+    """The keys of jobs that a worker holds: what lies in their spool folders is being written."""
+    return frozenset(f"J{job_id}" for job_id in session.scalars(select(Job.id).where(Job.state == JobState.RUNNING)))
 
 
 def _series_of(session: Session, paths: Sequence[Path]) -> Iterator[tuple[int, int]]:

@@ -180,6 +180,11 @@ class Registry(Answers):
         with self._database.read() as session:
             return damage.studies_of(session, paths)
 
+    def jobs_at_work(self) -> frozenset[str]:
+        """The keys of the jobs that a worker holds just now."""
+        with self._database.read() as session:
+            return damage.jobs_at_work(session)
+
     def hold_damaged(self, paths: Sequence[Path]) -> list[str]:
         """Let no job start on the series of these files until an operator decides (`retry E5`); keys of the newly held."""
         with self._database.write() as session:

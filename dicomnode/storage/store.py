@@ -4,6 +4,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -16,7 +17,10 @@ from dicomnode.storage.pool import INSTANCES, NEW_FILE, OPEN, UNSETTLED, LeftOpe
 from dicomnode.storage.writer import InstanceWriter, ParallelWriter, SerialWriter, StoredBytes
 
 INCOMING, QUARANTINE, SPOOL = "incoming", "quarantine", "spool"
+# Folders of the quarantine for what nobody was promised as an object of its own; all others hold what rows name.
+WITHOUT_ROW = frozenset({"duplicate", "no_row", "orphan"})
 _CHUNK = 1 << 20
+_PLENTY_FOR_S, _FASTEST_FILLING = 0.05, 4 << 30
 
 type_order = Literal["parallel", "serial"]
 
@@ -36,6 +40,7 @@ class Store:
         self._folders = Folders(self.root)
         self._pool = Pool(self.root, self._folders)
         self._hands = Hands()
+        self._plenty, self._plenty_until = 0, 0.0  # so many bytes are free, until then (monotonic), without asking
 
     def prepare(self) -> None:
         """Make the folders. Raises StorageError where that is not possible."""
@@ -91,7 +96,14 @@ class Store:
 
     def check_space(self, size_bytes: int = 0) -> None:
         """Raises OutOfSpace if writing `size_bytes` more would go into the reserve."""
-        if self.free_bytes() < self.reserve_bytes + size_bytes:
+        now = time.monotonic()
+        needed = self.reserve_bytes + size_bytes
+        if now < self._plenty_until and needed <= self._plenty:
+            return
+        free = self.free_bytes()
+        # No disk fills so fast: of a stream of small images few have to ask the kernel.
+        self._plenty, self._plenty_until = free - _FASTEST_FILLING, now + _PLENTY_FOR_S
+        if free < needed:
             raise OutOfSpace(
                 "the disk under node.data_dir is full to its reserve",
                 "free some space, move node.data_dir to a larger disk, or lower storage.reserve_mb",

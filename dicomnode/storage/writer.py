@@ -19,8 +19,6 @@ from dicomnode.storage.durable import storage_error, sync_folder, write_pieces
 from dicomnode.storage.hands import Hand, Hands
 from dicomnode.storage.pool import SETTLED, Place, Pool
 
-# What is always hashed while it is written; of more the digest is made, read back, while the disk is busy: if that pays.
-_SMALL = 1 << 16
 # Of a big object so much is hashed and sent to disk at once, beside the next; memory stays flat, the last sync short.
 _STRIDE = 8 << 20
 _READ = 1 << 18
@@ -72,6 +70,8 @@ class InstanceWriter(ABC):
     All methods raise OutOfSpace or StorageError; then only `abandon` is left to do.
     """
 
+    _hashes_beside_the_sync = False
+
     def __init__(self, descriptor: int, place: Place, pool: Pool, hands: Hands, file_head: bytes) -> None:
         self._descriptor, self._place, self._pool, self._hands = descriptor, place, pool, hands
         self._in_flight = InFlight(descriptor, pool, place)
@@ -81,6 +81,7 @@ class InstanceWriter(ABC):
         self._head_size = len(file_head)
         self._size = 0  # of the data set, so far
         self._hashed = 0  # how much of it the digest has seen, or a side thread was told to show it
+        self._unhashed: Sequence[bytes | memoryview] = ()  # the last pieces, counted in `_hashed`, not seen by the digest
         self._digest = hashlib.sha256()
         self._hand: Hand | None = None
 
@@ -89,8 +90,8 @@ class InstanceWriter(ABC):
         """Of the file, relative to the store's root."""
         return Path(self._place.relative)
 
-    def write(self, pieces: Sequence[bytes | memoryview]) -> None:
-        """Append to the data set. The pieces are not needed any more when this returns."""
+    def write(self, pieces: Sequence[bytes | memoryview], *, last: bool = False) -> None:
+        """Append to the data set. The pieces are not needed any more when this returns; the last ones when `complete` does."""
         try:
             if self._head is not None:
                 head, self._head = self._head, None
@@ -98,10 +99,12 @@ class InstanceWriter(ABC):
             else:
                 written = write_pieces(self._descriptor, pieces)
             before, self._size = self._size, self._size + written
-            if self._hashed == before and (self._size <= _SMALL or (self._size <= _STRIDE and not self._hands.pay)):
-                for piece in pieces:
-                    self._digest.update(piece)
+            if self._hashed == before and self._size <= _STRIDE:
                 self._hashed = self._size
+                if last and self._hashes_beside_the_sync and self._hands.pay:
+                    self._unhashed = pieces
+                else:
+                    self._hash_pieces(pieces)
             elif self._size - self._hashed >= _STRIDE:
                 self._stride()
         except OSError as error:
@@ -160,6 +163,10 @@ class InstanceWriter(ABC):
         # On Linux the advice starts writing out what is dirty, without waiting for it.
         os.posix_fadvise(self._descriptor, self._head_size + start, end - start, os.POSIX_FADV_DONTNEED)
 
+    def _hash_pieces(self, pieces: Sequence[bytes | memoryview]) -> None:
+        for piece in pieces:
+            self._digest.update(piece)
+
     def _hash(self, start: int, end: int) -> None:
         """Show the digest a part of the data set, read back from the page cache."""
         buffer = memoryview(bytearray(min(_READ, end - start)))
@@ -177,6 +184,7 @@ class InstanceWriter(ABC):
 class ParallelWriter(InstanceWriter):
     """Into a file made ahead; it is synced while its digest is made and its row is committed, where that pays."""
 
+    _hashes_beside_the_sync = True
     _finishing = False
 
     def complete(self) -> StoredBytes:
@@ -189,6 +197,8 @@ class ParallelWriter(InstanceWriter):
                 hand = self._taken_hand()
                 hand.wait()
                 hand.begin(partial(self._hands.sync, self._descriptor))
+            unhashed, self._unhashed = self._unhashed, ()
+            self._hash_pieces(unhashed)
             if self._hashed < self._size:
                 self._hash(self._hashed, self._size)
         except OSError as error:

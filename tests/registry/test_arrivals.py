@@ -3,6 +3,7 @@
 import random
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,7 +14,7 @@ from sqlalchemy import Connection, create_engine
 
 from dicomnode.domain.errors import DatabaseUnreachable
 from dicomnode.domain.received import Received
-from dicomnode.registry import Registry, SeriesCompletion, StudyJudgement
+from dicomnode.registry import InstanceKeys, Registry, SeriesCompletion, StudyJudgement
 from dicomnode.registry.arrivals import Arrivals
 from dicomnode.registry.group import GroupCommit
 from tests.peers.waiting import wait_until
@@ -155,6 +156,36 @@ def test_images_of_many_senders_at_once_are_all_there_and_counted_once(registry:
     with beside(url) as connection:
         assert asked(connection, "SELECT arrivals FROM studies") == [(160,)]
         assert asked(connection, "SELECT instances FROM series") == [(40,)] * 4
+
+
+@pytest.mark.parametrize("size", [2, 3, 16, 17, 45])
+def test_images_that_come_at_once_are_counted_where_each_belongs(registry: Registry, url: str, clock: Clock, size: int) -> None:
+    keys = [registry.association_opened(f"M{n}", "NODE", "127.0.0.1") for n in range(3)]
+
+    def image(n: int) -> Received:
+        study, series = f"1.2.{n % 2}", f"1.2.{n % 2}.{n % 3}"
+        return received(f"{series}.{n}", study=study, series=series, at=clock.forward(1), association_key=keys[n % 3])
+
+    for n in range(6):  # every series is known, each through the association that brings it
+        registry.add_instance(image(n), ours=False)
+    batch = [image(n) for n in range(6, 6 + size)]
+    answers = registry._arrivals._write([_arrival(one) for one in (*batch, image(2))])  # the last one came before
+    assert [answer.new for answer in answers if isinstance(answer, InstanceKeys)] == [True] * size + [False]
+    with beside(url) as connection:
+        assert len(asked(connection, "SELECT id FROM instances")) == 6 + size
+        by_series = asked(connection, "SELECT series_instance_uid, instances FROM series ORDER BY 1")
+        assert by_series == sorted(Counter(f"1.2.{n % 2}.{n % 3}" for n in range(6 + size)).items())
+        by_study = asked(connection, "SELECT study_instance_uid, arrivals FROM studies ORDER BY 1")
+        assert by_study == sorted(Counter(f"1.2.{n % 2}" for n in range(6 + size)).items())
+        counts = [row[0] for row in asked(connection, "SELECT instances FROM associations ORDER BY id")]
+        assert counts == [len(range(n, 6 + size, 3)) for n in range(3)]
+        of_rows = asked(connection, "SELECT association_id, count(*) FROM instances GROUP BY 1 ORDER BY 1")
+        assert [row[1] for row in of_rows] == counts
+        newest = "SELECT max(received_at) FROM instances WHERE association_id = associations.id"
+        assert asked(connection, f"SELECT count(*) FROM associations WHERE last_instance_at = ({newest})") == [(3,)]  # noqa: S608
+        last = "SELECT study_instance_uid FROM associations JOIN studies ON studies.id = last_study_id ORDER BY associations.id"
+        newest_of_each = {n % 3: f"1.2.{n % 2}" for n in range(6 + size)}
+        assert [row[0] for row in asked(connection, last)] == [newest_of_each[n] for n in range(3)]
 
 
 def test_one_image_that_cannot_be_kept_does_not_take_the_others_with_it(registry: Registry) -> None:

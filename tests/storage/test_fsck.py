@@ -1,5 +1,7 @@
 """Files and rows are compared while the node runs."""
 
+import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,3 +99,48 @@ def test_a_row_committed_after_the_listing_counts(store: Store) -> None:
 def test_half_received_files_are_no_orphans(store: Store) -> None:
     (store.root / "incoming" / "half.dcm").write_bytes(b"half")
     assert fsck(store, [], verify_digests=False).ok
+
+
+def aged(path: Path, seconds: float) -> None:
+    """As if written so long ago."""
+    at = path.stat().st_mtime - seconds
+    os.utime(path, (at, at))
+
+
+def test_a_file_in_quarantine_whose_row_was_never_written_is_an_orphan(store: Store) -> None:
+    named, unnamed, kept_aside = (settled(store, b"data%d" % number) for number in range(3))
+    rows = [KnownFile(store.quarantine(named.path, "pixels"), named.size_bytes, named.sha256)]
+    orphan = store.quarantine(unnamed.path, "pixels")
+    store.quarantine(kept_aside.path, "no_row")
+    assert fsck(store, rows, verify_digests=True).orphans == (orphan,)
+
+
+def test_a_file_in_quarantine_whose_row_is_not_yet_committed_is_no_orphan(store: Store) -> None:
+    stored = store.write_instance(HEAD, (b"data",))
+    aside = store.quarantine(stored.path, "geometry")
+    assert stored.in_flight is not None
+    assert fsck(store, (), verify_digests=True).orphans == ()
+    stored.in_flight.end()
+    assert fsck(store, (), verify_digests=True).orphans == (aside,)
+
+
+def test_what_a_broken_off_attempt_left_in_the_spool_is_an_orphan_at_once(store: Store) -> None:
+    for job in ("J1-1", "J2-1", "J3-1"):
+        (store.spool_dir(job) / "seg.dcm").write_bytes(b"result")
+        aged(store.spool_dir(job) / "seg.dcm", 100)
+    (store.spool_dir("J4-1") / "seg.dcm").write_bytes(b"being written")
+    sent = KnownFile(Path("spool/J3-1/seg.dcm"), 6, hashlib.sha256(b"result").hexdigest())
+    report = fsck(store, [sent], verify_digests=True, jobs_at_work=lambda: {"J2"})
+    assert report == FsckReport(orphans=(Path("spool/J1-1/seg.dcm"),))
+
+
+def test_an_attempt_that_begins_meanwhile_keeps_its_files(store: Store) -> None:
+    path = store.spool_dir("J1-1") / "seg.dcm"
+    path.write_bytes(b"left by a crash")
+    aged(path, 100)
+
+    def rows() -> Iterator[KnownFile]:
+        path.write_bytes(b"written anew")
+        yield from ()
+
+    assert fsck(store, rows(), verify_digests=True, jobs_at_work=set).ok
