@@ -1,9 +1,12 @@
 """Compressed pixel data: right for every syntax, refused when cut off or lying, bounded in memory."""
 
 import copy
+import re
 import subprocess
 import sys
+import sysconfig
 import textwrap
+from importlib.metadata import distributions
 from pathlib import Path
 
 import imagecodecs
@@ -31,6 +34,8 @@ from dicomnode.imaging.codecs import DECODER_DEPENDENCIES, PLUGIN_LABEL, FrameFo
 from dicomnode.imaging.decoding import decode_one, decode_slices
 from dicomnode.imaging.headers import read_frames
 from tests.imaging.writing import Slices, image, save
+
+PACKAGES = sysconfig.get_paths()["purelib"]
 
 TOLERANCES_HU = {
     "1.2.1.99": 0, "1.2.4.57": 0, "1.2.4.70": 0, "1.2.4.80": 0, "1.2.4.90": 0, "1.2.5": 0,
@@ -277,3 +282,14 @@ def test_lossy_htj2k_does_not_wrap_at_white(test_data: Path) -> None:
     assert lossy.shape == lossless.shape
     assert np.abs(lossy - lossless).max() < 128
     assert HTJ2K in DECODER_DEPENDENCIES
+
+
+def test_no_decoder_of_the_default_install_is_under_the_gpl_or_kills_processes() -> None:
+    lock = (Path(__file__).parents[2] / "requirements.lock").read_text()
+    locked = dict(re.findall(r"(?m)^([a-z0-9-]+)==([^ ]+)", lock))
+    assert not {"pylibjpeg-libjpeg", "python-gdcm", "gdcm"} & locked.keys()  # GPL-3; aborts on hostile bytes
+    assert {"imagecodecs", "pylibjpeg-openjpeg"} <= locked.keys()
+    assert not {"pylibjpeg-libjpeg", "python-gdcm"} & {one.metadata["Name"] for one in distributions(path=[PACKAGES])}
+    openjpeg = re.search(r"openjpeg-([0-9.]+)", imagecodecs.version())
+    assert openjpeg is not None
+    assert tuple(map(int, openjpeg[1].split("."))) >= (2, 5, 4)  # CVE-2025-54874 is in those before

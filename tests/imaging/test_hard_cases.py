@@ -399,3 +399,22 @@ def test_a_file_that_vanished_is_refused_as_corrupt_and_points_to_fsck(tmp_path:
 def test_slices_thinner_than_their_distance_are_accepted_with_a_warning(tmp_path: Path) -> None:
     volume = volume_of(save(tmp_path, Slices(step_mm=10, elements={"SliceThickness": 1}).data_sets()))
     assert volume.warnings == ("slices of 1 mm lie 10 mm apart: what is between them was not imaged, or not sent",)
+
+
+def test_slices_in_palette_colours_are_refused_by_name(tmp_path: Path) -> None:
+    data_sets = Slices().data_sets()
+    for data_set in data_sets:
+        data_set.PhotometricInterpretation = "PALETTE COLOR"
+        for colour in ("Red", "Green", "Blue"):
+            setattr(data_set, f"{colour}PaletteColorLookupTableDescriptor", [256, 0, 16])
+            setattr(data_set, f"{colour}PaletteColorLookupTableData", bytes(512))
+    refusal = refusal_of(save(tmp_path, data_sets), RefusalCode.UNSUPPORTED_CLASS)
+    assert "PALETTE COLOR" in refusal.message
+    assert len(refusal.instances) == 10
+
+
+def test_kernels_that_alternate_in_one_regular_stack_are_a_warning(tmp_path: Path) -> None:
+    data_sets = Slices().data_sets()
+    for data_set in data_sets:
+        data_set.ConvolutionKernel = "B31f" if data_set.InstanceNumber % 2 else "B70f"
+    assert volume_of(save(tmp_path, data_sets)).warnings == ("the stack mixes 2 convolution kernels",)
