@@ -1,6 +1,7 @@
 """Where `pipelines add` gets a bundle from: a folder, a ZIP, a URL of one, or the Model Zoo by name."""
 
 import hashlib
+import json
 import re
 import shutil
 import stat
@@ -14,12 +15,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dicomnode.domain.errors import PeerUnreachable, UsageError
+from dicomnode.settings_problems import nearest
 
 LARGEST_BUNDLE_BYTES = 8 * 2**30
 TIMEOUT_S = 60.0
 _CHUNK_BYTES = 2**20
-_ZOO = re.compile(r"zoo:([A-Za-z0-9_]+)@(\d+\.\d+\.\d+)")
-_ZOO_URL = "https://github.com/Project-MONAI/model-zoo/releases/download/hosting_storage_v1/{0}_v{1}.zip"
+_ZOO = re.compile(r"zoo:([A-Za-z0-9_]+)(?:@(\d+\.\d+\.\d+))?")
+# The Model Zoo's own list of bundles: {"spleen_ct_segmentation_v0.5.3": {"checksum": SHA-1, "source": URL}, …}.
+ZOO_INDEX = "https://raw.githubusercontent.com/Project-MONAI/model-zoo/dev/models/model_info.json"
+ZOO_URL = "https://github.com/Project-MONAI/model-zoo/releases/download/hosting_storage_v1/{0}_v{1}.zip"
+_LARGEST_INDEX_BYTES = 16 * 2**20
 _REMEDY = "name a folder of a bundle (with pipeline.toml, or a MONAI bundle's configs/metadata.json), or a ZIP of one"
 
 
@@ -34,8 +39,8 @@ class Fetched:
 
 def fetch(source: str, workplace: Path, sha256: str | None) -> Fetched:
     """A copy in `workplace`. Raises UsageError for what is no bundle or has another SHA-256, PeerUnreachable."""
-    if named := _ZOO.fullmatch(source):
-        source = _ZOO_URL.format(*named.groups())
+    if source.startswith("zoo:"):
+        source = _of_zoo(source, workplace)
     copy = workplace / "new"
     path = _downloaded(source, workplace, sha256) if re.match(r"https?://", source) else Path(source)
     digest = None
@@ -51,6 +56,29 @@ def fetch(source: str, workplace: Path, sha256: str | None) -> Fetched:
     if any(one.is_symlink() for one in copy.rglob("*")):
         raise UsageError(f"{source} holds symbolic links", "replace them by the files that they point to")
     return Fetched(_bundle_in(copy, source), digest, _called(source))
+
+
+def _of_zoo(source: str, workplace: Path) -> str:
+    """The address of a bundle of the Model Zoo; without a version its newest. Raises UsageError, PeerUnreachable."""
+    named = _ZOO.fullmatch(source)
+    if named is None:
+        raise UsageError(f"{source} names no bundle of the Model Zoo", "say zoo:NAME or zoo:NAME@1.2.3")
+    name, version = named.groups()
+    if version is not None:
+        return ZOO_URL.format(name, version)
+    index = workplace / "model_info.json"
+    _download(ZOO_INDEX, index, _LARGEST_INDEX_BYTES)
+    try:
+        known = json.loads(index.read_text(encoding="utf-8"))
+        versions = [found.group(1) for key in known if (found := re.fullmatch(rf"{name}_v(\d+\.\d+\.\d+)", str(key)))]
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"the Model Zoo's list {ZOO_INDEX} cannot be read: {error}", f"say zoo:{name}@1.2.3") from None
+    if not versions:
+        near = nearest(name, sorted({re.sub(r"_v[\d.]+$", "", str(key)) for key in known}))
+        raise UsageError(f"the Model Zoo has no bundle {name!r}", f"the nearest one is {near!r}")
+    newest = max(versions, key=lambda one: tuple(map(int, one.split("."))))
+    entry = known[f"{name}_v{newest}"]
+    return str(entry["source"]) if isinstance(entry, dict) and entry.get("source") else ZOO_URL.format(name, newest)
 
 
 def _bundle_in(copy: Path, source: str) -> Path:
@@ -73,20 +101,24 @@ def _downloaded(url: str, workplace: Path, sha256: str | None) -> Path:
     if url.startswith("http://") and sha256 is None:
         raise UsageError(f"{url} is not encrypted, anyone on the way could change it", "use https, or say its --sha256")
     target = workplace / "download.zip"
+    _download(url, target, LARGEST_BUNDLE_BYTES)
+    return target
+
+
+def _download(url: str, target: Path, most_bytes: int) -> None:
     written = 0
     try:
         request = urllib.request.Request(url, headers={"User-Agent": "dicomnode"})  # noqa: S310 - fetch took http and https only
         with urllib.request.build_opener(_NoOtherScheme).open(request, timeout=TIMEOUT_S) as answer, target.open("wb") as file:
             while chunk := answer.read(_CHUNK_BYTES):
                 written += len(chunk)
-                if written > LARGEST_BUNDLE_BYTES:
-                    raise UsageError(f"{url} is larger than {LARGEST_BUNDLE_BYTES >> 30} GB", "name a pipeline's own ZIP")
+                if written > most_bytes:
+                    raise UsageError(f"{url} is larger than {most_bytes >> 20} MB", "name a pipeline's own ZIP")
                 file.write(chunk)
     except urllib.error.HTTPError as error:
         raise UsageError(f"{url} answers {error.code} {error.reason}", "correct the address") from None
     except OSError as error:
         raise PeerUnreachable(f"{url} cannot be read: {error}", "check the network, or bring the ZIP as a file") from None
-    return target
 
 
 class _NoOtherScheme(urllib.request.HTTPRedirectHandler):
