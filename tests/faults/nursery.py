@@ -35,13 +35,11 @@ def _import_all() -> None:
     torch.set_num_threads(1)  # a fork has none of the threads that a computation here would leave behind
     for name in (*_OTHER_ROLES, "dicomnode.engines.bundle", "dicomnode.cli.main", "highdicom", "skimage.measure"):
         importlib.import_module(name)
-    from dicomnode import engines, imaging, results
+    from dicomnode import imaging, results
 
+    # No network is run here, not even a loaded model's test of itself: a fork would wait for its threads for ever.
     imaging.install_decoders()
     results.warm_up()
-    for info in engines.find_pipelines([Path(__file__).parents[1] / "pipelines"]):
-        with suppress(Exception):
-            engines.load_pipeline(info.folder, device="cpu")
     gc.collect()
     gc.freeze()  # a collection in a fork would copy all pages
 
@@ -80,8 +78,10 @@ class _Fork:
 
 
 def _run_role(role: str, words: Sequence[str], crash: Mapping[str, Any] | None, fault: Mapping[str, Any] | None) -> int:
+    import faulthandler
     import random
 
+    faulthandler.register(signal.SIGUSR1, all_threads=True)  # where does it hang? The log will say
     random.seed()
     if crash is not None:
         from tests.faults import crash_points
