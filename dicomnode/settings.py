@@ -216,6 +216,7 @@ class RouteSettings(Section):
     count_at: str = ""  # peer that is asked how many images it lists (C-FIND) when a series falls silent
     priority: Annotated[int, Field(ge=-100, le=100)] = 0  # a step is worth ten minutes of waiting in the queue
     allow_many_frames_of_reference: bool = False
+    draw_identity: bool = False  # name, ID and dates in the pixels of captures
 
 
 class Settings(BaseSettings):

@@ -4,7 +4,7 @@ import difflib
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, get_args
 
 from pydantic import BaseModel
@@ -12,11 +12,12 @@ from pydantic_core import ErrorDetails
 
 from dicomnode.domain.canary import CANARY
 from dicomnode.domain.errors import SettingsError
-from dicomnode.domain.profiles import SHIPPED
+from dicomnode.domain.profiles import SHIPPED, ResultKind
 from dicomnode.domain.received import INDEXED_KEYWORDS
 
 if TYPE_CHECKING:
     from dicomnode.settings import DestinationSettings, RouteSettings, Settings
+    from dicomnode.settings_profiles import ProfileSettings
 
 PREFIX = "DICOMNODE_"
 CONFIG_VARIABLE = "DICOMNODE_CONFIG"
@@ -122,6 +123,8 @@ def contradictions(settings: "Settings", where: str) -> Iterable[SettingsError]:
     for destination in settings.destinations:
         if destination.profile not in profiles:
             yield _names_nothing(f"destination {destination.name!r}", "profile", destination.profile, profiles, where)
+        else:
+            yield from _kinds_problems(destination, _kinds_of(destination.profile, settings.profiles), where)
         yield from _destination_problems(destination, [peer.name for peer in settings.peers], where)
     for route in settings.routes:
         yield from _route_problems(route, [destination.name for destination in settings.destinations], where)
@@ -161,6 +164,24 @@ def _destination_problems(destination: "DestinationSettings", peers: list[str], 
         yield SettingsError(
             f"{what} of kind 'folder' cannot give proof {destination.proof!r}", f'set proof = "status" in {where}'
         )
+
+
+def _kinds_of(name: str, tables: "Sequence[ProfileSettings]") -> Sequence[ResultKind]:
+    """The kinds of a profile that exists: its own, else those of the one that it is like."""
+    for place, one in enumerate(tables):
+        if one.name == name:
+            return one.kinds if one.kinds is not None else _kinds_of(one.like, tables[:place])
+    return SHIPPED[name].kinds if name in SHIPPED else ()
+
+
+def _kinds_problems(destination: "DestinationSettings", kinds: Sequence[ResultKind], where: str) -> Iterable[SettingsError]:
+    """A FHIR server takes bundles alone, a PACS takes none; a folder takes all."""
+    what = f"destination {destination.name!r}"
+    if destination.kind == "fhir" and set(kinds) != {ResultKind.FHIR}:
+        yield SettingsError(f"{what} of kind 'fhir' has a profile of DICOM objects", f'set profile = "fhir" in {where}')
+    if destination.kind in ("dicom", "stow") and ResultKind.FHIR in kinds:
+        remedy = f'send FHIR to a destination of kind "fhir" or "folder" in {where}'
+        yield SettingsError(f"{what} of kind {destination.kind!r} has a profile with FHIR bundles", remedy)
 
 
 def _is_number(text: str) -> bool:

@@ -104,10 +104,10 @@ folders = []                       # searched before those that `dicomnode pipel
 # Where results go.
 # [[destinations]]
 # name = "pacs"
-# kind = "dicom"                   # dicom (needs peer), stow (needs url) or folder (needs path)
+# kind = "dicom"                   # dicom (needs peer), stow and fhir (need url) or folder (needs path)
 # peer = "pacs"
 # path = "/srv/results"            # kind = "folder" only
-# url = "https://pacs/dicom-web"   # kind = "stow" only (fhir is not built yet)
+# url = "https://pacs/dicom-web"   # kind = "stow" or "fhir" (the base address of an R4 server, profile = "fhir")
 # profile = "ohif"                 # ohif, archive, sc-only, fhir, or one of [[profiles]]
 # proof = "find"                   # find: the archive lists it; commitment: it takes responsibility; status: it said success
 # accept_demonstration = false     # true lets results of demonstration models in
@@ -127,6 +127,7 @@ folders = []                       # searched before those that `dicomnode pipel
 # send_not_run = true              # tell the destinations when the AI could not run
 # count_at = ""                    # peer to ask how many images it lists (C-FIND) when a series falls silent
 # priority = 0                     # of its jobs, -100 to 100; a step is worth ten minutes of waiting in the queue
+# draw_identity = false            # true: name, ID and dates in the pixels of captures (Burned In Annotation YES)
 # allow_many_frames_of_reference = false   # true: take a series whose images name several, with a warning in the result
 """
 

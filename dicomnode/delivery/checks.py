@@ -1,5 +1,6 @@
 """What is looked at again just before an object leaves: are these the bytes that were checked, and still this patient's?"""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,6 +28,8 @@ def identity_problem(path: Path, newest: Mapping[str, str], study_instance_uid: 
 
     newest: of the study's newest header version what it states, keyword → text.
     """
+    if path.suffix == ".json":
+        return _bundle_problem(path, newest, study_instance_uid)
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(IDENTITY_KEYWORDS))
     except (InvalidDicomError, ValueError) as error:
@@ -36,6 +39,23 @@ def identity_problem(path: Path, newest: Mapping[str, str], study_instance_uid: 
     if not differing:
         return ""
     return f"{' and '.join(differing)} of the object and of its study's newest header differ"
+
+
+def _bundle_problem(path: Path, newest: Mapping[str, str], study_instance_uid: str) -> str:
+    """The same for a FHIR bundle, whose resources name patient and study by identifier."""
+    try:
+        resources = [entry["resource"] for entry in json.loads(path.read_bytes())["entry"]]
+        report = next(one for one in resources if one["resourceType"] == "DiagnosticReport")
+        patient = report.get("subject", {}).get("identifier", {}).get("value", "")
+        study = report["imagingStudy"][0]["identifier"]["value"]
+    except (ValueError, LookupError, StopIteration, TypeError) as error:
+        return f"the spooled object cannot be read ({type(error).__name__})"
+    differing = []
+    if "PatientID" in newest and patient.strip() != newest["PatientID"].strip():
+        differing.append("PatientID")
+    if study != f"urn:oid:{study_instance_uid}":
+        differing.append("StudyInstanceUID")
+    return f"{' and '.join(differing)} of the object and of its study's newest header differ" if differing else ""
 
 
 def _text(value: object) -> str:

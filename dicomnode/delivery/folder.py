@@ -1,4 +1,4 @@
-"""A folder as destination: STUDY/SERIES/INSTANCE.dcm, whole or not there, read back before it counts as delivered."""
+"""A folder as destination: STUDY/SERIES/INSTANCE.dcm (.json: FHIR), whole or not there, read back before it counts."""
 
 import hashlib
 import os
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dicomnode.delivery.destination import Answer
 from dicomnode.domain.errors import UnreachableError
+from dicomnode.domain.profiles import ResultKind
 from dicomnode.domain.results import ResultObject
 from dicomnode.domain.statuses import Outcome
 
@@ -68,9 +69,8 @@ class FolderSender:
             return False
 
     def _target(self, result: ResultObject) -> Path:
-        return (
-            self._root / result.study_instance_uid / result.series_instance_uid / f"{result.sop_instance_uid}.dcm"
-        )  # fmt: skip
+        suffix = "json" if result.kind is ResultKind.FHIR else "dcm"
+        return self._root / result.study_instance_uid / result.series_instance_uid / f"{result.sop_instance_uid}.{suffix}"
 
 
 def _is_uid(text: str) -> bool:

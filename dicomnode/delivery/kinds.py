@@ -2,6 +2,7 @@
 
 from dicomnode.delivery.destination import Sender
 from dicomnode.delivery.dicom import DicomSender
+from dicomnode.delivery.fhir import FhirSender
 from dicomnode.delivery.folder import FolderSender
 from dicomnode.delivery.stow import StowSender
 from dicomnode.domain.errors import SettingsError
@@ -31,4 +32,10 @@ def sender_for(destination: Destination, our_ae_title: str, longest_send_s: floa
         if not (destination.url or "").startswith(("https://", "http://")):
             raise SettingsError(f"{what} of kind 'stow' has no url", 'add url = "https://…/dicom-web"')
         return StowSender(destination.url or "", longest_send_s)
-    raise SettingsError(f"{what} is of kind {destination.kind!r}, which this version cannot serve", "use dicom, stow or folder")
+    if destination.kind == "fhir":
+        if not (destination.url or "").startswith(("https://", "http://")):
+            raise SettingsError(f"{what} of kind 'fhir' has no url", 'add url = "https://…/r4"')
+        return FhirSender(destination.url or "", longest_send_s)
+    raise SettingsError(
+        f"{what} is of kind {destination.kind!r}, which this version cannot serve", "use dicom, stow, folder or fhir"
+    )

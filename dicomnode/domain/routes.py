@@ -34,10 +34,10 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where results go. `peer` for kind dicom, `url` (of the DICOMweb service) for stow, `path` for kind folder."""
+    """Where results go. `peer` for kind dicom, `url` of the service for stow and fhir, `path` for kind folder."""
 
     name: str
-    kind: Literal["dicom", "stow", "folder"]
+    kind: Literal["dicom", "stow", "folder", "fhir"]
     profile: Profile
     proof: Literal["commitment", "find", "status"]
     accept_demonstration: bool
@@ -99,6 +99,7 @@ class Route:
     allow_many_frames_of_reference: bool = False  # in one series, also where Patient Identity Removed is not YES
     called_ae: tuple[str, ...] = field(default=())
     count_at: str = ""  # the peer that is asked how many images it lists, before a silent series counts as complete
+    draw_identity: bool = False  # patient and study on captures, which then say so in Burned In Annotation
     canary: bool = False  # takes the node's own phantoms and nothing else
     priority: int = 0  # of its jobs; each step is worth as much as ten minutes of waiting
 

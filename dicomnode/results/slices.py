@@ -206,7 +206,7 @@ def _legend_free(look: Look) -> tuple[float, float]:
     """Shares of the height between which nothing of the legend and of the viewer's bars lies."""
     legend = len(_lines(look)) * LEGEND_LINE
     if look.position is TextPosition.TOP:
-        return VIEWER_BAR + legend, LEGEND_BOTTOM
+        return VIEWER_BAR + legend + 0.012, LEGEND_BOTTOM
     return VIEWER_BAR, LEGEND_BOTTOM - legend - 0.008
 
 
@@ -214,7 +214,7 @@ def _draw_legend(picture: Image.Image, look: Look) -> None:
     width, height = picture.size
     size = max(13, height // 38)
     lines = _lines(look)
-    top = VIEWER_BAR + 0.004 if look.position is TextPosition.TOP else LEGEND_BOTTOM - len(lines) * LEGEND_LINE
+    top = VIEWER_BAR + 0.012 if look.position is TextPosition.TOP else LEGEND_BOTTOM - len(lines) * LEGEND_LINE
     for place, (text, color) in enumerate(lines):
         share = top + place * LEGEND_LINE
         fitting = drawing.shorten(text, size, width * 0.94)

@@ -4,7 +4,7 @@ import os
 import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING
 
 from dicomnode.domain.errors import SettingsError
 from dicomnode.domain.profiles import Profile
@@ -101,10 +101,10 @@ def _peer_tls(settings: Settings, one: PeerSettings) -> PeerTls | None:
 
 
 def destinations(settings: Settings) -> tuple[Destination, ...]:
-    """Destinations of the kinds that exist; `not_built` names the others."""
+    """All destinations."""
     by_name = peers(settings)
     profiles = profiles_of(settings.profiles)
-    listed = tuple(_destination(one, by_name, profiles, settings) for one in settings.destinations if one.kind != "fhir")
+    listed = tuple(_destination(one, by_name, profiles, settings) for one in settings.destinations)
     return (*listed, canary.destination(settings, profiles)) if settings.canary.every_h else listed
 
 
@@ -113,7 +113,7 @@ def _destination(
 ) -> Destination:
     return Destination(
         name=one.name,
-        kind=cast('Literal["dicom", "stow", "folder"]', one.kind),
+        kind=one.kind,
         profile=profiles[one.profile],
         proof=one.proof,
         accept_demonstration=one.accept_demonstration,
@@ -144,6 +144,7 @@ def _route(one: RouteSettings) -> Route:
         priority=one.priority,
         count_at=one.count_at,
         allow_many_frames_of_reference=one.allow_many_frames_of_reference,
+        draw_identity=one.draw_identity,
     )
 
 
@@ -171,12 +172,6 @@ def tls_context(settings: Settings) -> "ssl.SSLContext | None":
 
 def not_built(settings: Settings) -> Iterable[SettingsError]:
     """Settings that are understood but whose part does not exist yet: starting all the same would break what they promise."""
-    for one in settings.destinations:
-        if one.kind == "fhir":  # no domain value can be made of these
-            yield SettingsError(
-                f"destination {one.name!r} is of kind {one.kind!r}, which is not built yet",
-                'use kind = "dicom", "stow" or "folder", or remove the destination',
-            )
     from dicomnode.delivery import supported  # brings pynetdicom, which status and its like need not load
 
     for destination in destinations(settings):

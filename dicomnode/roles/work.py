@@ -277,6 +277,7 @@ class Worker:
             demonstration=model.demonstration,
             model=model,
             profiles=tuple(wanted.values()) or (SHIPPED["ohif"],),
+            draw_identity=route.draw_identity,
         )
 
     # --- the endings

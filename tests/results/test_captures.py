@@ -4,13 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pydicom
 import pytest
 from PIL import Image
 
 from dicomnode.domain.imaging import HeaderSummary
-from dicomnode.domain.profiles import DEFAULT_KINDS
-from dicomnode.domain.results import ResultKind
+from dicomnode.domain.profiles import DEFAULT_KINDS, Profile, ResultKind, ScForm, TextPosition
 from dicomnode.results import picture, save_pictures
 from dicomnode.results.drawing import text_size
 from dicomnode.results.pictures import slices_to_show, slices_with_findings
@@ -218,3 +216,61 @@ def test_a_probability_is_never_rounded_to_certainty_and_a_dark_colour_never_los
     assert [percent(value) for value in (0.0, 0.0008, 0.08, 0.499, 0.996, 1.0)] == ["0%", "<1%", "8%", "50%", ">99%", "100%"]
     assert visible((255, 90, 90)) == (255, 90, 90)
     assert sum(visible((0, 90, 160))) > sum((0, 90, 160))
+
+
+def test_a_route_may_ask_for_names_in_any_script_and_the_captures_then_say_so(tmp_path: Path) -> None:
+    name = "Papadopoulos^Eleni=Παπαδοπούλου^Ελένη=Иванова 山田"
+    changes = {"SpecificCharacterSet": "ISO_IR 192", "PatientName": name}
+    paths = small_series(tmp_path / "ct", slices=6, **changes)
+    volume = volume_of(paths)
+    asked = make_case(paths, None, volume, tmp_path / "asked", kinds=(ResultKind.SC,), draw_identity=True)
+    silent = make_case(paths, None, volume, tmp_path / "silent", kinds=(ResultKind.SC,))
+    assert {one.BurnedInAnnotation for one in asked.of_kind(ResultKind.SC)} == {"YES"}
+    for drawn, plain in zip(asked.of_kind(ResultKind.SC), silent.of_kind(ResultKind.SC), strict=True):
+        assert drawn.SOPInstanceUID != plain.SOPInstanceUID
+        assert (drawn.pixel_array != plain.pixel_array).any()
+        assert np.array_equal(drawn.pixel_array[: drawn.Rows // 10], plain.pixel_array[: drawn.Rows // 10])
+
+
+def test_a_name_that_no_font_draws_holds_the_result_instead_of_being_drawn_wrong() -> None:
+    from dicomnode.domain.errors import ResultCheckFailed
+    from dicomnode.results.fonts import ensure_drawable
+
+    ensure_drawable("Müller Παπαδόπουλος Иванов 山田 太郎 やまだ 김희중 王小東")
+    with pytest.raises(ResultCheckFailed, match="cannot be drawn"):
+        ensure_drawable("\U0001f600")
+
+
+def test_multi_frame_captures_are_one_object_with_the_summary_first(case: Case, tmp_path: Path) -> None:
+    profile = Profile("multi", kinds=(ResultKind.SC,), sc_form=ScForm.MULTI_FRAME, text_position=TextPosition.TOP)
+    made = make_case(case.paths, case.findings, case.volume, tmp_path, profiles=(profile,))
+    (one,) = made.of_kind(ResultKind.SC)
+    singles = case.of_kind(ResultKind.SC)
+    assert one.SOPClassUID == "1.2.840.10008.5.1.4.1.1.7.4"
+    assert one.NumberOfFrames == len(singles) == len(one.PageNumberVector)
+    named = {item.ReferencedSOPInstanceUID for item in one.SourceImageSequence}
+    assert named == {item.ReferencedSOPInstanceUID for single in singles for item in single.SourceImageSequence}
+    top = (one.Rows - 1024) // 2, (one.Columns - 1024) // 2
+    assert np.array_equal(one.pixel_array[0, top[0] : top[0] + 1024, top[1] : top[1] + 1024], singles[0].pixel_array)
+
+
+def test_text_at_the_top_keeps_out_of_the_viewer_s_bar_too(case: Case) -> None:
+    look = Look(notice="NOTICE", caption="caption", identity="Name", position=TextPosition.TOP, sides=False, names=False)
+    drawn = np.asarray(slice_picture(case.volume, case.findings, 4, look)).astype(int)
+    plain = np.asarray(slice_picture(case.volume, case.findings, 4, replace(look, notice="", caption="", identity=""))).astype(
+        int
+    )
+    rows = np.flatnonzero((drawn != plain).any(axis=(1, 2)))
+    assert rows.min() >= drawn.shape[0] * 0.1
+    assert rows.max() < drawn.shape[0] * 0.3
+
+
+def test_a_projection_shows_its_sides_by_patient_orientation(case: Case) -> None:
+    from dicomnode.domain.imaging import FrameRef, Image2D, SpacingOrigin
+    from dicomnode.results.slices import sides_shown
+
+    pixels = np.zeros((8, 8), np.uint16)
+    image = Image2D(pixels, None, SpacingOrigin.NONE, FrameRef("1.2", "1.3"), HeaderSummary("DX"), "1.4", "1.5")
+    assert sides_shown(image, ("L", "F")) == ("R", "L")
+    assert sides_shown(image, ("A", "F")) == ("P", "A")
+    assert sides_shown(image, ()) is None

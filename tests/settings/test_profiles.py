@@ -82,3 +82,42 @@ def test_the_shipped_profiles_send_what_every_archive_and_viewer_takes() -> None
 def test_a_profile_that_is_none_stops_the_start_and_is_named(tmp_path: Path, text: str, words: str) -> None:
     _, problems = read(tmp_path, text)
     assert any(words in problem for problem in problems), problems
+
+
+FHIR = """
+[[destinations]]
+name = "records"
+kind = "fhir"
+url = "https://fhir.example/r4"
+profile = "{profile}"
+
+[[routes]]
+name = "chest-ct"
+match = {{ Modality = "CT" }}
+pipeline = "chest_ct"
+send_to = ["records"]
+results = ["FHIR", "SC"]
+draw_identity = true
+"""
+
+
+def test_a_fhir_server_is_a_destination_and_a_route_may_ask_for_names_on_captures(tmp_path: Path) -> None:
+    settings, problems = read(tmp_path, FHIR.format(profile="fhir"))
+    assert settings is not None, problems
+    (destination,) = wiring.destinations(settings)
+    assert (destination.kind, destination.profile.kinds) == ("fhir", (ResultKind.FHIR,))
+    assert not list(wiring.not_built(settings))
+    assert wiring.routes(settings)[0].draw_identity
+
+
+def test_a_fhir_server_gets_no_dicom_objects_and_a_pacs_no_bundles(tmp_path: Path) -> None:
+    _, problems = read(tmp_path, FHIR.format(profile="ohif"))
+    assert any("'fhir' has a profile of DICOM objects" in one for one in problems)
+    profile = PROFILE.replace('"KOS"', '"FHIR"')
+    stow = DESTINATION.replace(
+        'kind = "folder"\npath = "/srv/results"', 'kind = "stow"\nurl = "https://pacs.example/dicom-web"'
+    )
+    _, problems = read(tmp_path, profile + stow)
+    assert any("has a profile with FHIR bundles" in one for one in problems)
+    settings, problems = read(tmp_path, profile + DESTINATION)
+    assert settings is not None, problems
