@@ -57,7 +57,7 @@ class NaiveScript:
         if self._device.type == "cuda":
             torch.cuda.synchronize()
         marks.append(time.perf_counter())
-        self._labels = self._finish(decollate_batch(batch)[0])["pred"]
+        self._labels = self._finish(decollate_batch(batch)[0])["pred"].cpu()
         marks.append(time.perf_counter())
         steps = ("decode", "preprocess", "forward", "postprocess")
         return {step: end - begin for step, (begin, end) in zip(steps, pairwise(marks), strict=True)}
