@@ -10,6 +10,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, Insert, RootTransaction, create_engine, event
@@ -21,6 +22,7 @@ from sqlalchemy.orm import Session
 
 from dicomnode.domain.errors import DatabaseUnreachable, DicomNodeError, OutOfSpace, SettingsError
 from dicomnode.registry.tables import Base
+from dicomnode.registry.turns import Turns
 
 Answer = TypeVar("Answer")
 
@@ -51,6 +53,8 @@ class Database:
         self._reader = self._engine.execution_options(**({"sqlite_begin": "BEGIN"} if self.is_sqlite else on_server))
         # SQLite's busy handler sleeps and is unfair; threads of one process queue here instead.
         self._one_writer = threading.Lock() if self.is_sqlite else None
+        # So do processes, but for images on their way in: they come in one process, and wait for one other at most.
+        self._turns = Turns(Path(self.url.database), BUSY_TIMEOUT_S) if self.is_sqlite and self.url.database else None
         self._one_keeper = (threading.Lock(), threading.Lock())
         self._kept: dict[bool, Unit] = {}  # relaxed or not → connection; touched under the locks above
 
@@ -66,6 +70,8 @@ class Database:
         with ExitStack() as stack:
             if self._one_writer is not None:
                 stack.enter_context(self._one_writer)
+            if self._turns is not None:
+                stack.enter_context(self._turns.mine())
             stack.enter_context(translated_errors())
             session = stack.enter_context(Session(self._engine, expire_on_commit=False))
             stack.enter_context(session.begin())
