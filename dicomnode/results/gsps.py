@@ -17,10 +17,10 @@ from dicomnode.domain.imaging import Image2D, Volume
 from dicomnode.domain.profiles import ResultKind
 from dicomnode.results.context import Context
 from dicomnode.results.graphics import Graphic, GraphicKind, graphics_of
-from dicomnode.results.making import series_arguments
+from dicomnode.results.making import say_body_part, series_arguments
 from dicomnode.results.pictures import slices_with_findings
 from dicomnode.results.slices import stack_of, window_of
-from dicomnode.results.source import copy_body_part, restore_identity
+from dicomnode.results.source import restore_identity
 
 CONTENT_LABEL = "AI_FINDINGS"  # CS, 16 characters
 # Graphic Data (0070,0022) is FL with a length of 16 bits in Explicit VR: 8191 points at most.
@@ -84,7 +84,7 @@ def _state(context: Context, image: Volume | Image2D, drawn: dict[int, list[Grap
         **series_arguments(context, ResultKind.GSPS, number),
     )
     restore_identity(dataset, context.sources, context.profile.character_set)
-    copy_body_part(dataset, context.sources)
+    say_body_part(dataset, context.sources)
     return dataset
 
 

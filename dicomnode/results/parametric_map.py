@@ -21,9 +21,9 @@ from dicomnode.domain.findings import Findings, HeatMap
 from dicomnode.domain.imaging import Image2D, Volume
 from dicomnode.domain.profiles import ResultKind
 from dicomnode.results.context import Context
-from dicomnode.results.making import series_arguments
+from dicomnode.results.making import say_body_part, series_arguments
 from dicomnode.results.seg import pixel_measures
-from dicomnode.results.source import Sources, copy_body_part, restore_identity
+from dicomnode.results.source import Sources, restore_identity
 
 # Bits Allocated is 16 for integer pixel data (PS3.3 C.8.32.2); the values are the heat map's own 0 to 255.
 STORED = np.dtype("<u2")
@@ -147,5 +147,5 @@ def envelope(context: Context, heat_map: HeatMap, image: Volume, pixels: NDArray
         **series_arguments(context, ResultKind.PARAMETRIC_MAP, number),
     )
     restore_identity(dataset, context.sources, context.profile.character_set)
-    copy_body_part(dataset, context.sources)
+    say_body_part(dataset, context.sources)
     return dataset

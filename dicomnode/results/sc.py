@@ -19,23 +19,17 @@ from dicomnode.domain.imaging import Image2D, Volume
 from dicomnode.domain.profiles import ResultKind, ScForm
 from dicomnode.results.context import Context
 from dicomnode.results.fonts import ensure_drawable
-from dicomnode.results.making import series_arguments
+from dicomnode.results.making import say_body_part, series_arguments
 from dicomnode.results.orientation import patient_orientation
 from dicomnode.results.outlines import key_slices_of
 from dicomnode.results.pages import SIDE, PageText, summary_page
 from dicomnode.results.pictures import slices_to_show, slices_with_findings
 from dicomnode.results.slices import SHORTEST_SIDE, Look, slice_picture, stack_of
-from dicomnode.results.source import copy_body_part, copy_lossy_history, identity_arguments, restore_identity
+from dicomnode.results.source import copy_lossy_history, identity_arguments, restore_identity
 
 DERIVATION = codes.cid7203.SpatiallyRelatedFramesExtractedFromTheVolume
 PURPOSE = DicomCode("121322", "DCM", "Source image for image processing operation")
 PAGE_NUMBER_VECTOR = Tag("PageNumberVector")
-# Defined terms of Body Part Examined without sides (PS3.16 Annex L).
-UNPAIRED_BODY_PARTS = frozenset(
-    {"ABDOMEN", "ABDOMENPELVIS", "BLADDER", "BRAIN", "CHEST", "CHESTABDOMEN", "CHESTABDPELVIS", "COCCYX", "CSPINE", "HEAD"}
-    | {"HEADNECK", "HEART", "JAW", "LIVER", "LSPINE", "MEDIASTINUM", "NECK", "NECKCHEST", "PANCREAS", "PELVIS", "PROSTATE"}
-    | {"SKULL", "SPINE", "SPLEEN", "STERNUM", "THYROID", "TSPINE", "UTERUS", "WHOLEBODY"}
-)
 
 
 def build_captures(
@@ -147,11 +141,7 @@ def make_capture(
     if shown:
         dataset.SourceImageSequence = DicomSequence([_source_item(one) for one in shown])
     copy_lossy_history(dataset, context.sources)
-    copy_body_part(dataset, context.sources)
-    body_part = str(dataset.get("BodyPartExamined", "")).upper()
-    if body_part not in UNPAIRED_BODY_PARTS and "Laterality" not in dataset:
-        # Type 2C in General Series for parts that have sides (PS3.3 C.7.3.1); empty says "unknown".
-        dataset.Laterality = ""
+    say_body_part(dataset, context.sources)
     return dataset
 
 

@@ -25,7 +25,7 @@ from dicomnode.domain.imaging import (
     Volume,
     read_only,
 )  # fmt: skip
-from dicomnode.domain.profiles import SHIPPED
+from dicomnode.domain.profiles import DICOM_KINDS, SHIPPED, ScForm, TextPosition
 from dicomnode.domain.results import Predecessor, ResultObject
 from dicomnode.results import build, verify
 from tests.results.cases import (
@@ -54,6 +54,7 @@ ACCEPTED_WARNINGS = {
     r"(PatientName|ReferringPhysicianName|LongitudinalTemporalEventType|PatientAge|StudyID|PatientSex)\(",
     r"Value dubious for this VR|Unrecognized defined term|Retired Person Name form",
 }
+MULTI_FRAME = replace(SHIPPED["ohif"], sc_form=ScForm.MULTI_FRAME, text_position=TextPosition.TOP)
 NOT_RUN = Refusal(RefusalCode.MIXED_GEOMETRY, "two scan ranges lie in one series", "send each as a series of its own")
 
 pytestmark = pytest.mark.skipif(
@@ -81,7 +82,8 @@ def assert_one_study(objects: Sequence[ResultObject], sources: Sequence[Path]) -
 def built(
     outcome: Findings | Refusal, image: Volume | Image2D | None, paths: list[Path], folder: Path, **changes: object
 ) -> tuple[ResultObject, ...]:
-    objects = build(outcome, image, paths, request_for(paths, **changes), folder)
+    """All DICOM kinds, whatever a route asks for by default."""
+    objects = build(outcome, image, paths, request_for(paths, **{"kinds": DICOM_KINDS, **changes}), folder)
     verify(objects, outcome, image, paths)
     return objects
 
@@ -131,8 +133,9 @@ def test_results_of_every_kind_of_finding_are_valid(tmp_path: Path, make: Callab
         {"profiles": (SHIPPED["archive"],)},
         {"profiles": (replace(SHIPPED["ohif"], keep_empty_frames=True),)},
         {"uid_root": "1.2.276.0.99"},
+        {"profiles": (MULTI_FRAME,), "draw_identity": True},
     ],
-    ids=["version", "archive", "empty-frames", "uid-root"],
+    ids=["version", "archive", "empty-frames", "uid-root", "multi-frame captures with names"],
 )
 def test_results_in_every_form_are_valid(tmp_path: Path, changes: dict[str, object]) -> None:
     paths = small_series(tmp_path / "ct", slices=8)
