@@ -44,7 +44,11 @@ class ClassicalEngine:
         row = series_features(image)
         extracted = time.perf_counter()
         tell("forward", 0.8)
-        said = tuple(_statement(head, probabilities(arrays, row)) for head, arrays in self._heads)
+        said = tuple(
+            _statement(head, probabilities(arrays, row))
+            for head, arrays in self._heads
+            if not (head.volumes_only and isinstance(image, Image2D))
+        )
         verdict = self._distribution.judge(row) if self._distribution is not None else None
         if isinstance(verdict, Refusal):
             return verdict

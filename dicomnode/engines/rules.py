@@ -144,6 +144,7 @@ class HeadRules(Table):
     classes: tuple[str, ...] = Field(min_length=2)
     codes: dict[str, CodedConcept] = {}  # of classes that the label's own words do not name
     min_probability: Fraction = 0.0  # below it the answer is "uncertain"
+    volumes_only: bool = False  # nothing is said of projections
 
 
 class Platt(Table):

@@ -13,7 +13,12 @@ from dicomnode.engines.pipeline import Pipeline
 
 Method = Literal["mahalanobis", "knn"]
 _NEIGHBOURS = 3
-_SLACK = 1.3  # beyond the farthest training image, each left out in turn
+_FARTHEST = 0.99  # quantile of the training images' distances, each left out in turn: one stray image does not open the gate
+
+
+def _slack(images: int) -> float:
+    """How far beyond it the limit lies: few images know little of where the others end."""
+    return 1.1 + 2.0 / images
 
 
 def rows_of(pipeline: Pipeline, images: Sequence[Volume | Image2D]) -> NDArray[np.float32]:
@@ -24,7 +29,7 @@ def rows_of(pipeline: Pipeline, images: Sequence[Volume | Image2D]) -> NDArray[n
 
 
 def fit(rows: NDArray[np.float32], method: Method = "knn") -> dict[str, Any]:
-    """Arrays for `engines.arrays.distance`. The limit lies a little beyond the farthest of `rows`, each left out in turn.
+    """Arrays for `engines.arrays.distance`; the limit lies a little beyond the farthest hundredth of `rows`, left out in turn.
 
     Mahalanobis wants many more images than features; the nearest neighbours want few. Raises ValueError below ten images.
     """
@@ -44,7 +49,7 @@ def fit(rows: NDArray[np.float32], method: Method = "knn") -> dict[str, Any]:
         without = [(_precision(np.delete(scaled, number, axis=0)), one) for number, one in enumerate(scaled)]
         left_out = np.array([np.sqrt(max(float(one @ inverse @ one), 0.0)) for inverse, one in without])
         model = {"precision": precision}
-    limit = float(left_out.max()) * _SLACK
+    limit = float(np.quantile(left_out, _FARTHEST)) * _slack(len(rows))
     return {**common, **model, "limit": np.array(limit), "left_out": np.sort(left_out) / limit}
 
 
