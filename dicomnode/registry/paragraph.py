@@ -1,6 +1,7 @@
 """One paragraph for people, made of nothing but the JSON of `explain`: what came, what was waited for, what ran, what left."""
 
 from collections import Counter
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -222,13 +223,13 @@ def _sent(job: type_json, deliveries: Sequence[type_json]) -> Iterable[str]:
         groups.setdefault((one["destination"], one["state"], one["last_error"], one["proof"]), []).append(one)
     for (destination, state, error, proof), members in groups.items():
         words = _DELIVERY_WORDS[state].format(to=destination)
-        subject = _list(one["kind"] for one in members)
+        subject = _kinds(one["kind"] for one in members)
         if len(members) > 1:
             for singular, plural in (("waits", "wait"), ("was ", "were "), ("is ", "are ")):
                 words = words.replace(singular, plural)
         proved = f" ({proof})" if proof else ""
         wrong = f" ({error.rstrip('.')})" if error else ""
-        ids = _list(one["id"] for one in members)
+        ids = _keys([one["id"] for one in members])
         act = f"; `dicomnode retry {members[0]['id']}` sends it again" if state in ("rejected", "held") else ""
         yield f"{subject} ({ids}) {words}{proved}{wrong}{act}."
     for destination in dict.fromkeys(one["destination"] for one in deliveries):
@@ -252,6 +253,19 @@ def _stuck(deliveries: Sequence[type_json]) -> Iterable[str]:
 def _list(words: Iterable[str]) -> str:
     items = list(words)
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""
+
+
+def _kinds(kinds: Iterable[str]) -> str:
+    """ "SEG, SR and 20 SC": each kind once, in the order in which they were sent."""
+    return _list(kind if number == 1 else f"{number} {kind}" for kind, number in Counter(kinds).items())
+
+
+def _keys(keys: Sequence[str]) -> str:
+    """Keys as they are; of more than four that follow each other the first and the last ("D1 to D22")."""
+    numbers = [int(key[1:]) for key in keys]
+    if len(keys) > 4 and numbers == list(range(numbers[0], numbers[0] + len(keys))):
+        return f"{keys[0]} to {keys[-1]}"
+    return _list(keys)
 
 
 def _count(number: int, one: str, many: str = "") -> str:
