@@ -1,7 +1,6 @@
 """One paragraph for people, made of nothing but the JSON of `explain`: what came, what was waited for, what ran, what left."""
 
 from collections import Counter
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
