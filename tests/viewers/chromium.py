@@ -133,7 +133,7 @@ class Chromium:
             one.scrollIntoView({{block: 'center'}});
             const box = one.getBoundingClientRect();
             return box.width ? [box.x + box.width / 2, box.y + box.height / 2] : null;
-        }})()""", timeout_s=20, what=selector)  # fmt: skip
+        }})()""", timeout_s=120, what=selector)  # fmt: skip
         self.click_at(box[0], box[1], times=times)
 
     def click_at(self, x: float, y: float, *, times: int = 1) -> None:
@@ -166,7 +166,7 @@ class Chromium:
         while data:
             data = data[os.write(self._commands, data) :]
         with self._arrived:
-            if not self._arrived.wait_for(lambda: number in self._answers, timeout=60):
+            if not self._arrived.wait_for(lambda: number in self._answers, timeout=180):
                 raise PageError(f"Chromium did not answer {method}; its log: {self._log.read_text(errors='replace')[-2000:]}")
             answer = self._answers.pop(number)
         if "error" in answer:

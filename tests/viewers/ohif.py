@@ -14,6 +14,7 @@ from tests.viewers.chromium import Chromium, PageError
 BROKEN = ("Error Boundary", "Unable to generate tool state", "Something went wrong", "not yet supported")
 
 COLOR_TOLERANCE = 32
+LONGEST_S = 180.0  # a picture takes seconds; on a machine with other work it may take minutes
 
 
 @dataclass
@@ -31,15 +32,15 @@ class Ohif:
         self.browser.open(f"{self.address}/viewer?StudyInstanceUIDs={self.study_instance_uid}")
         self.browser.wait_for(
             f"document.querySelectorAll('[data-cy^=\"study-browser-thumbnail\"]').length >= {series}",
-            timeout_s=90,
+            timeout_s=LONGEST_S,
             what=f"{series} series in the study browser",
         )
         self.wait_for_picture()
 
     def wait_for_picture(self) -> None:
         """Until a viewport shows something that is not one colour, twice the same."""
-        self.browser.wait_for("document.querySelector('canvas.cornerstone-canvas') !== null", timeout_s=60)
-        self.browser.wait_for(_PICTURE_STANDS, timeout_s=60, what="a picture in the viewport")
+        self.browser.wait_for("document.querySelector('canvas.cornerstone-canvas') !== null", timeout_s=LONGEST_S)
+        self.browser.wait_for(_PICTURE_STANDS, timeout_s=LONGEST_S, what="a picture in the viewport")
         self.check()
 
     def open_series(self, text: str) -> None:
@@ -51,7 +52,7 @@ class Ohif:
             one.scrollIntoView({{block: 'center'}});
             const box = one.getBoundingClientRect();
             return [box.x + box.width / 2, box.y + box.height / 2];
-        }})()""", timeout_s=20, what=f"the series {text!r}; there are {self.series()}")  # fmt: skip
+        }})()""", timeout_s=LONGEST_S, what=f"the series {text!r}; there are {self.series()}")  # fmt: skip
         self.browser.click_at(place[0], place[1], times=2)
 
     def series(self) -> list[str]:
@@ -59,7 +60,7 @@ class Ohif:
         script = "[...document.querySelectorAll('[data-cy^=\"study-browser-thumbnail\"]')].map(it => it.innerText)"
         return [" | ".join(one.split("\n")) for one in self.browser.evaluate(script)]
 
-    def agree(self, timeout_s: float = 40.0) -> None:
+    def agree(self, timeout_s: float = LONGEST_S) -> None:
         """Says yes to "track these measurements" or "open this segmentation"."""
         self.browser.wait_for(
             "document.querySelector('[data-cy=\"yes-hydrate-btn\"]') !== null", timeout_s=timeout_s, what="the question"
@@ -70,7 +71,7 @@ class Ohif:
         """All text that the page shows."""
         return str(self.browser.evaluate("document.body.innerText"))
 
-    def wait_for_text(self, text: str, timeout_s: float = 40.0) -> None:
+    def wait_for_text(self, text: str, timeout_s: float = LONGEST_S) -> None:
         """Until the page shows this text."""
         self.browser.wait_for(f"document.body.innerText.includes({json.dumps(text)})", timeout_s=timeout_s, what=repr(text))
         self.check()
@@ -80,7 +81,7 @@ class Ohif:
         script = "[...document.querySelectorAll('.viewport-element svg text')].map(one => one.textContent).join(' | ')"
         return str(self.browser.evaluate(script))
 
-    def wait_for_label(self, text: str, timeout_s: float = 40.0) -> None:
+    def wait_for_label(self, text: str, timeout_s: float = LONGEST_S) -> None:
         """Until one of the labels holds this text."""
         wait_until(lambda: text in self.labels(), timeout_s=timeout_s, every_s=0.3, what=f"the label {text!r}")
         self.check()
@@ -97,7 +98,7 @@ class Ohif:
         })()""")
         return np.asarray(Image.open(self.browser.screenshot(self.folder / "viewport.png", clip=box)).convert("RGB"))
 
-    def wait_for_color(self, color: tuple[int, int, int], *, pixels: int, timeout_s: float = 40.0) -> None:
+    def wait_for_color(self, color: tuple[int, int, int], *, pixels: int, timeout_s: float = LONGEST_S) -> None:
         """Until the viewport shows so many pixels of this colour (32 levels more or less)."""
         wait_until(
             lambda: int((np.abs(self.viewport().astype(int) - color).max(axis=2) <= COLOR_TOLERANCE).sum()) >= pixels,

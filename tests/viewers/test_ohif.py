@@ -1,11 +1,17 @@
 """What a radiologist sees: OHIF on Orthanc's DICOMweb shows the segmentation, the measurements and the captures."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from dicomnode.domain.profiles import SHIPPED, ScForm
 from dicomnode.results.drawing import AMBER
 from tests.viewers.cases import phantom_study
 from tests.viewers.ohif import Ohif
+
+pytestmark = pytest.mark.timeout(1800)  # waits end sooner and say for what; this is for a machine with other work
 
 type_viewer = Callable[[list[Path]], Ohif]
 
@@ -25,7 +31,7 @@ def test_ohif_shows_segmentation_measurements_and_captures_of_a_chest_ct(
     ohif.wait_for_color(study.findings.label_maps[0].segments[0].color_rgb, pixels=100)
     ohif.show(artefacts / "ct-segmentation.png")
 
-    ohif.open_series("SR -")
+    ohif.open_series("1.0 SR")
     ohif.wait_for_label(study.findings.lesions[0].label)
     ohif.show(artefacts / "ct-report.png")
     assert f"{study.findings.lesions[0].volume_ml:.2f} mL" in ohif.labels()
@@ -33,3 +39,28 @@ def test_ohif_shows_segmentation_measurements_and_captures_of_a_chest_ct(
     ohif.open_series("SC -")
     ohif.wait_for_color(AMBER, pixels=5000)
     ohif.show(artefacts / "ct-captures.png")
+
+
+@pytest.mark.soak
+def test_ohif_shows_a_ct_in_which_no_nodule_was_found(viewer: type_viewer, tmp_path: Path, artefacts: Path) -> None:
+    study = phantom_study(tmp_path, nodules=0)
+    ohif = viewer(study.files)
+    ohif.open_study(series=4)
+    ohif.open_series("SEG -")
+    ohif.agree()
+    ohif.wait_for_color(study.findings.label_maps[0].segments[0].color_rgb, pixels=100)
+    ohif.open_series("1.0 SR")
+    ohif.wait_for_label("Suspicious nodule: absent")
+    ohif.show(artefacts / "ct-negative-report.png")
+    ohif.open_series("SC -")
+    ohif.wait_for_color(AMBER, pixels=5000)
+
+
+@pytest.mark.soak
+def test_ohif_shows_multi_frame_captures(viewer: type_viewer, tmp_path: Path, artefacts: Path) -> None:
+    profile = replace(SHIPPED["ohif"], name="multi", sc_form=ScForm.MULTI_FRAME)
+    ohif = viewer(phantom_study(tmp_path, profiles=(profile,)).files)
+    ohif.open_study(series=4)
+    ohif.open_series("SC -")
+    ohif.wait_for_color(AMBER, pixels=5000)
+    ohif.show(artefacts / "ct-multi-frame-captures.png")
