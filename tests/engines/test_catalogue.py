@@ -115,7 +115,8 @@ def test_weights_that_are_no_tensors_are_found_before_any_run(bundle: Path) -> N
 
 
 def test_shipped_pipelines_can_be_described() -> None:
-    assert [info.name for info in find_pipelines([PIPELINES])] == ["chest_ct"]
-    (info,) = find_pipelines([PIPELINES])
-    assert info.demonstration
-    assert not [f for f in check_pipeline(info.folder) if f.level == "error"]
+    infos = find_pipelines([PIPELINES])
+    assert [info.name for info in infos] == ["chest_ct", "series_understanding"]
+    for info in infos:
+        assert info.demonstration
+        assert not [f for f in check_pipeline(info.folder) if f.level == "error"], info.name
