@@ -35,6 +35,11 @@ def test_ohif_shows_segmentation_measurements_and_captures_of_a_chest_ct(
     ohif.wait_for_label(study.findings.lesions[0].label)
     ohif.show(artefacts / "ct-report.png")
     assert f"{study.findings.lesions[0].volume_ml:.2f} mL" in ohif.labels()
+    ohif.agree()  # OHIF takes the outlines over and puts its own numbers in the place of ours
+    ohif.open_panel("trackedMeasurements")
+    for lesion in study.findings.lesions:
+        ohif.wait_for_text(f"AI volume {lesion.volume_ml:.2f} ml")
+    ohif.show(artefacts / "ct-measurements.png")
 
     ohif.open_series("SC -")
     ohif.wait_for_color(AMBER, pixels=5000)
