@@ -41,7 +41,9 @@ PACKAGES = (
     SystemPackage("chromium", "chromium", "the browser that shows results in a real viewer"),
     SystemPackage("npm", "npm", "fetching that viewer, OHIF, as it is published"),
     SystemPackage("poppler-utils", "pdftoppm", "a second reader of PDF pages"),
-    SystemPackage("fonts-noto-cjk", "/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc", "names in any script on captures"),
+    SystemPackage(
+        "fonts-noto-cjk", "/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc", "names in any script on captures"
+    ),
     SystemPackage("strace", "strace", "failing system calls"),
     SystemPackage("gcc", "gcc", "shims that keep Orthanc on the loopback and make disks fail"),
     SystemPackage("libc6-dev", "/usr/include/stdio.h", "shims that keep Orthanc on the loopback and make disks fail"),

@@ -60,7 +60,8 @@ def load_bundle(folder: Path, sidecar: Sidecar, device: torch.device, *, trusted
     if not whole:
         load_weights(network, weights)
         memory_format = torch.channels_last_3d if _is_3d(network) else torch.preserve_format
-        network = leaned(network.eval()).to(device=device, memory_format=memory_format)
+        lean: Any = leaned(network.eval())  # torch's stubs do not know memory_format on a module
+        network = lean.to(device=device, memory_format=memory_format)
     return Bundle(
         preprocessing=tuple(_flat(content["preprocessing"])),
         network=network,

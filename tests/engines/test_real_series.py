@@ -74,7 +74,9 @@ def test_the_lower_third_of_a_chest_is_judged_by_how_much_lung_it_holds(tiny: Pi
     volume = _volume(test_data / "ct_chest_cmbcrc_01068")
     bases = as_volume(volume.pixels[:22].copy(), volume.affine)  # 55 mm: too short for lung of 64 mm by the shipped limit
     refusal = refuse_before(
-        aerated_mask(bases.pixels, working_body(bases.pixels, bases.spacing_mm), bases.spacing_mm), bases.spacing_mm, RegionRules()
+        aerated_mask(bases.pixels, working_body(bases.pixels, bases.spacing_mm), bases.spacing_mm),
+        bases.spacing_mm,
+        RegionRules(),
     )
     assert refusal is None  # enough aerated tissue to ask the network
     assert isinstance(tiny.run(as_volume(volume.pixels[40:].copy(), volume.affine)), Findings)  # the upper 150 mm
