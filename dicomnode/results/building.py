@@ -13,6 +13,7 @@ from dicomnode.domain.imaging import Image2D, Refusal, Volume
 from dicomnode.domain.profiles import ResultKind
 from dicomnode.domain.results import ResultObject, ResultRequest
 from dicomnode.results import files
+from dicomnode.results.collector import collector_paused
 from dicomnode.results.context import Context, make_context
 from dicomnode.results.documents import Document
 from dicomnode.results.fhir import build_bundle
@@ -48,6 +49,7 @@ NOT_RUN_BUILDERS: Mapping[ResultKind, Callable[[Context, Refusal], Any]] = {
 }
 
 
+@collector_paused()
 def build(
     outcome: Findings | Refusal,
     image: Volume | Image2D | None,

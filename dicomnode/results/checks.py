@@ -23,6 +23,7 @@ from dicomnode.results.checks_others import check_bundle, check_map
 from dicomnode.results.checks_required import check_required
 from dicomnode.results.checks_seg import check_segmentation, expected_segments, type_expected
 from dicomnode.results.checks_sr import check_report
+from dicomnode.results.collector import collector_paused
 from dicomnode.results.elements import elements_below
 from dicomnode.results.source import Sources, read_sources
 
@@ -46,6 +47,7 @@ ELSEWHERE = ("PredecessorDocumentsSequence", "ReferencedStudySequence", "Referen
 TEXTS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 
 
+@collector_paused()
 def verify(
     objects: Sequence[ResultObject], outcome: Findings | Refusal, image: Volume | Image2D | None, sources: Sequence[Path]
 ) -> None:
