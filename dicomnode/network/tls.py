@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from dicomnode.domain.errors import SettingsError
+
+_log = structlog.get_logger("receiving")
 
 # RFC 9325 4.2 for TLS 1.2: ephemeral keys and authenticated encryption only. Those of TLS 1.3 are all of that kind.
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -103,6 +107,59 @@ def days_valid(files: TlsFiles) -> float:
             "put a valid certificate and its key there (openssl x509 -dates -noout -in FILE shows its dates)",
         ) from None
     return (ssl.cert_time_to_seconds(str(certificate["notAfter"])) - time.time()) / 86_400
+
+
+class RenewedFiles:
+    """The files of a listener that is running: `look` gives a context when they hold another certificate that can be used."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        self._files = files
+        self._judged = self._seen = self._stamps()
+
+    def look(self) -> ssl.SSLContext | None:
+        """A context of the files if they changed and are good, else None: the one in use stays, and the log says why.
+
+        Files are judged when a second look finds them as the first did: certificate and key are replaced one after the other.
+        """
+        stamps = self._stamps()
+        settled, self._seen = stamps == self._seen, stamps
+        if stamps == self._judged or not settled:
+            return None
+        self._judged = stamps
+        try:
+            days_valid(self._files)
+            context = server_context(self._files)
+        except SettingsError as error:
+            setting, how = self._told(error)
+            remedy = "the new TLS certificate was not taken, the old one stays: correct the file, dicomnode check says how"
+            _log.error(remedy, setting=setting, how=how)
+            return None
+        _log.info("a new TLS certificate is in use for new connections")
+        return context
+
+    def _told(self, error: SettingsError) -> tuple[str, str]:
+        """Setting and what is wrong with it, as a log may hold it: without paths."""
+        words = error.what.replace(",", "")
+        for path in self._paths:
+            words = words.replace(f" {path}", "")
+        setting, _, how = words.partition(" ")
+        return setting, how[:80]
+
+    @property
+    def _paths(self) -> list[Path]:
+        return [path for path in (self._files.certificate, self._files.key, self._files.ca) if path is not None]
+
+    def _stamps(self) -> tuple[tuple[int, int, int] | None, ...]:
+        """What tells a file from its successor: a copy may have kept its predecessor's time, a link names another file."""
+        return tuple(map(_stamp, self._paths))
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> dict[str, Any]:

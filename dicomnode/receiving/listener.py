@@ -94,6 +94,11 @@ class Listener:
         self._poll.register(self._wake, select.EPOLLIN)
         self._thread.start()
 
+    def renew_tls(self, context: ssl.SSLContext) -> None:
+        """For connections from now on. Only where there was one from the start."""
+        if self._tls is not None:
+            self._tls = context
+
     @property
     def alive(self) -> bool:
         """Whether connections are still accepted."""

@@ -81,6 +81,12 @@ class Receiver:
         """Whether connections are accepted."""
         return self._listener is not None and self._listener.alive
 
+    def renew_tls(self, context: ssl.SSLContext) -> None:
+        """Speak TLS with this from the next connection on; those that are open keep what they agreed on."""
+        self._tls = context
+        if self._listener is not None:
+            self._listener.renew_tls(context)
+
     def start(self) -> None:
         """Listen. Raises SettingsError if that is not possible there, StorageError without a usable folder."""
         self._store.prepare()

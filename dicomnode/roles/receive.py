@@ -22,6 +22,7 @@ def main(settings: Settings, lifeline: Lifeline) -> None:
     _share_arenas()
     registry, store = wiring.open_registry(settings), wiring.open_store(settings)
     noted = threading.Event()
+    renewed = wiring.renewed_tls(settings)  # before the context: a change between the two is seen
     receiver = Receiver(
         store,
         registry,
@@ -48,6 +49,8 @@ def main(settings: Settings, lifeline: Lifeline) -> None:
             if not receiver.listening:
                 raise RuntimeError("the listener's thread ended by itself")
             reserve.tend()
+            if renewed is not None and (context := renewed.look()) is not None:
+                receiver.renew_tls(context)
             lifeline.alive()
     finally:
         receiver.stop(settings.work.drain_s)

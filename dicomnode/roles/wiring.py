@@ -18,7 +18,7 @@ from dicomnode.storage import Reserve, Store, reserve_size
 if TYPE_CHECKING:
     import ssl
 
-    from dicomnode.network.tls import TlsFiles
+    from dicomnode.network.tls import RenewedFiles, TlsFiles
 
 
 def make_folders(settings: Settings) -> None:
@@ -168,6 +168,16 @@ def tls_context(settings: Settings) -> "ssl.SSLContext | None":
 
     days_valid(files)
     return server_context(files)
+
+
+def renewed_tls(settings: Settings) -> "RenewedFiles | None":
+    """What watches the listener's certificates; None for plain DICOM."""
+    files = tls_files(settings)
+    if files is None:
+        return None
+    from dicomnode.network.tls import RenewedFiles
+
+    return RenewedFiles(files)
 
 
 def not_built(settings: Settings) -> Iterable[SettingsError]:

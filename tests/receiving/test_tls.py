@@ -246,3 +246,49 @@ def test_the_receive_role_reads_its_certificates_from_the_settings(
     with ReceiveProcess(tmp_path, settings={"dicom": {"tls": tls}}) as node:
         assert storescu(node.port, saved(ct(), tmp_path), extra=over_tls(authority, device)).ok
         wait_until(lambda: "released" in node.output(), timeout_s=10, what="the association's end in the log")
+
+
+def serial_seen(port: int, authority: Authority, device: Pair) -> str:
+    """The serial number of the certificate that a new connection is shown."""
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
+        client_context(authority, device).wrap_socket(plain) as secure,
+    ):
+        return str((secure.getpeercert() or {})["serialNumber"])
+
+
+def test_a_renewed_certificate_is_taken_without_a_restart_and_a_broken_one_keeps_the_old(
+    authority: Authority, own: Pair, device: Pair, tmp_path: Path
+) -> None:
+    used = Pair(tmp_path / "used.pem", tmp_path / "used.key")
+
+    def put(certificate: bytes, key: bytes) -> None:
+        for path, content in ((used.certificate, certificate), (used.key, key)):
+            path.with_suffix(".new").write_bytes(content)
+            path.with_suffix(".new").replace(path)
+
+    put(own.certificate.read_bytes(), own.key.read_bytes())
+    tls = {"certificate": str(used.certificate), "key": str(used.key), "ca": str(authority.certificate)}
+    renewed, expired = authority.sign("renewed"), authority.sign("renewed late", days=-1)
+    with ReceiveProcess(tmp_path / "node", settings={"dicom": {"tls": tls}}) as node:
+        first, pid = serial_seen(node.port, authority, device), node.pid
+        with raw.RawSender(node.port) as running:
+            running.socket = client_context(authority, device).wrap_socket(running.socket)
+            assert running.associate() == ASSOCIATE_AC
+            for broken, named in (
+                ((b"half a certifica", own.key.read_bytes()), "holds no usable certificate"),
+                ((renewed.certificate.read_bytes(), own.key.read_bytes()), "does not belong to"),
+                ((expired.certificate.read_bytes(), expired.key.read_bytes()), "has expired"),
+            ):
+                put(*broken)
+                wait_until(lambda named=named: named in node.output(), timeout_s=20, what=f"{named!r} in the log")  # type: ignore[misc]
+                assert serial_seen(node.port, authority, device) == first
+            said = [line for line in node.output().splitlines() if "was not taken" in line]
+            assert len(said) == 3
+            assert all("dicom.tls.certificate" in line and "dicomnode check says how" in line for line in said)
+            put(renewed.certificate.read_bytes(), renewed.key.read_bytes())
+            wait_until(lambda: serial_seen(node.port, authority, device) != first, timeout_s=20, what="the new certificate")
+            assert storescu(node.port, saved(ct(), tmp_path), extra=over_tls(authority, device)).ok
+            assert running.release() == RELEASE_RP
+        assert node.pid == pid
+        assert node.stop() == 0
