@@ -99,9 +99,13 @@ def test_our_resampling_gives_what_the_bundles_own_gives(layout: str, tmp_path: 
         found = pipeline.run(as_volume(as_values(depth), affine), speed=speed)  # type: ignore[arg-type]
         assert isinstance(found, Findings)
         labels[speed] = found.label_maps[0].labels > 0
+    if layout == "labels inverted":  # its own way takes the nearest voxel: ours differs, fails the self-test and is not taken
+        assert found.run["self-test"].startswith("failed")
+        assert np.array_equal(labels["fast"], labels["exact"])
+        return
     near(labels["fast"], depth, 0.6)
     dice = 2 * np.count_nonzero(labels["exact"] & labels["fast"]) / sum(np.count_nonzero(one) for one in labels.values())
-    assert dice > (0.94 if layout == "labels inverted" else 0.995)  # whose own way takes the nearest voxel
+    assert dice > 0.995
 
 
 def test_a_bundle_whose_steps_cannot_be_followed_keeps_its_own_way_at_any_speed(tmp_path: Path) -> None:
