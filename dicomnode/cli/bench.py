@@ -162,7 +162,9 @@ def inference(
     plan = InferencePlan(rounds, slices, memory_slices, device=device, most_s=MOST_S, subjects=tuple(subject or ()))
     with only_the_document_on_stdout(), shares() as tell:
         report = measured(plan, tell)
-    report = replace(report, command="dicomnode bench inference")
+    words = [f"--slices {slices}", f"--memory-slices {memory_slices}", f"--device {device}"]
+    words += [f"--subject {name}" for name in subject or ()]
+    report = replace(report, command=" ".join(("dicomnode bench inference", *words)))
     if as_json:
         print_json("bench.inference", report.as_json())
     else:

@@ -45,6 +45,8 @@ def test_every_subject_is_measured_and_says_what_the_script_says(bundle: Path) -
         assert document["ratios"][f"{speed}/naive"] > 0
         # The script masks no body and splits no lungs; with three filters for a network that is worth a little.
         assert by_key[speed, "ours", "Dice to the script"][0] > 0.8
+        for who in ("ours", "naive"):
+            assert 0 < by_key[speed, who, "Dice to the phantom"][0] < 1
         assert min(by_key["24 slices", speed, "MB peak"]) > 50
     assert document["notes"]["bfloat16_units"] in {"AMX", "AVX512", "none"}
     assert document["notes"]["run at exact"]["precision"] == "float32"
