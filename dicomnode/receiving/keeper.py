@@ -138,6 +138,7 @@ class InstanceKeeper:
             raise StaleUpdate("the row of an instance vanished while it came again", "send the instance again")
         if known.sha256 == received.sha256 and self._store.verify(known.path, known.size_bytes, known.sha256):
             self._store.sync(known.path)  # another process may be just about to
+            self._ledger.came_again(received)
             writer.abandon()
             return answer("duplicate")
         writer.durable()
@@ -165,6 +166,8 @@ class InstanceKeeper:
             self._store.absolute(received.path),
             syntaxes=(known.transfer_syntax_uid, received.transfer_syntax_uid),
         )
+        if kind is None:
+            self._ledger.came_again(received)
         aside = self._store.quarantine(received.path, kind.value if kind else "duplicate")
         if kind is None:
             return answer("duplicate")

@@ -20,6 +20,10 @@ class InstanceLedger(Protocol):
         """Keep the row of an instance. Of a known one (`new` is false) nothing changes, with `replaces` its bytes do."""
         ...
 
+    def came_again(self, received: Received) -> None:
+        """A stored instance came once more, unchanged: that counts where it came to another of our AE titles."""
+        ...
+
     def record_conflict(self, received: Received, kind: str) -> None:
         """Same UID, other content (`registry.ConflictKind`)."""
         ...

@@ -88,7 +88,9 @@ class Arrivals:
         if one.ours or one.replaces:
             return None
         known = self._known.get(_series_of(one.received))
-        return known if known is not None and conflicts.identity_of(one.received.attributes) in known.identities else None
+        if known is None or one.received.called_ae not in known.titles:
+            return None
+        return known if conflicts.identity_of(one.received.attributes) in known.identities else None
 
     def _learn(self, one: _Arrival, answer: InstanceKeys) -> None:
         """The series is known now, and so is this patient: as its first, as one met before, or as a conflict that is kept."""
@@ -103,6 +105,7 @@ class Arrivals:
             self._known[_series_of(one.received)] = known
         if len(known.identities) >= _MOST_IDENTITIES:
             known.identities.clear()
+        known.titles.add(one.received.called_ae)
         known.identities.add(conflicts.identity_of(one.received.attributes))
 
 

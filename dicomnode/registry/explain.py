@@ -79,6 +79,7 @@ def _all_series(session: Session, study: Study, series: Sequence[Series], now: d
             "ours": row.ours,
             "held": row.held,
             "from": {"calling_ae": row.calling_ae, "called_ae": row.called_ae, "address": row.address},
+            "also_called": list(row.also_called or {}),
             "evidence": _evidence(row, study, still_open),
             "routes": [
                 {"route": one.route, "matched": one.matched, "chosen": one.chosen, "why": one.why}

@@ -25,13 +25,18 @@ _MOST_ROWS = 16  # of one statement; each number of them is a statement of its o
 
 @dataclass(frozen=True, slots=True)
 class KnownSeries:
-    """A series that went the careful way. identities: patients that say nothing new in its study (versions are only added)."""
+    """A series that went the careful way.
+
+    identities: patients that say nothing new in its study (versions are only added). titles: of ours, to which it is known to
+    have come.
+    """
 
     study_id: int
     series_id: int
     study_key: str
     series_key: str
     identities: set[tuple[str, ...]] = field(default_factory=set)
+    titles: set[str] = field(default_factory=set)
 
 
 type_image = tuple[Received, KnownSeries]

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from dicomnode.domain.errors import StaleUpdate
 from dicomnode.domain.states import JobState, SeriesEvent, SeriesState
 from dicomnode.registry.operator import new_job
+from dicomnode.registry.other_titles import times_of
 from dicomnode.registry.queue import inputs_as_json, inputs_from, refusal_as_json, supersede
 from dicomnode.registry.records import (
     AssociationEvidence,
@@ -97,7 +98,7 @@ def _all_series(session: Session, rows: Sequence[Series]) -> tuple[SeriesEvidenc
             sop_class_uid=row.sop_class_uid,
             attributes={
                 **row.attributes,
-                "CalledAETitle": row.called_ae,
+                "CalledAETitle": "\\".join((row.called_ae, *(row.also_called or {}))),
                 "CallingAETitle": row.calling_ae,
             },
             image_types=dict(image_types[row.id]),
@@ -109,6 +110,7 @@ def _all_series(session: Session, rows: Sequence[Series]) -> tuple[SeriesEvidenc
             announced=announced(row.attributes),
             held=row.held,
             evidence=row.evidence,
+            also_called=times_of(row.also_called),
             purged=purged[row.id],
         )
         for row in rows

@@ -15,6 +15,7 @@ def paragraph(answer: type_json) -> str:
     deliveries = [delivery for one in answer["series"] for delivery in one["deliveries"]]
     sentences = [
         _arrival(answer, foreign),
+        *_other_titles(foreign),
         *_ours(answer["series"]),
         *_purged(answer),
         *_holds(answer),
@@ -53,6 +54,15 @@ def _purged(answer: type_json) -> Iterable[str]:
     if answer["purged_at"]:
         on = f"{datetime.fromisoformat(answer['purged_at']):%Y-%m-%d}"
         yield f"Its images were removed on {on}, after they had been kept long enough; what was made of them is told below."
+
+
+def _other_titles(foreign: Sequence[type_json]) -> Iterable[str]:
+    said: dict[tuple[str, ...], list[str]] = {}
+    for one in foreign:
+        if one["also_called"]:
+            said.setdefault((one["from"]["called_ae"], *one["also_called"]), []).append(one["key"])
+    for titles, names in said.items():
+        yield f"{_list(names)} {'was' if len(names) == 1 else 'were'} sent to {_list(titles)}."
 
 
 def _holds(answer: type_json) -> Iterable[str]:

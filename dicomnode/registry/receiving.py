@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from dicomnode.domain.received import Received
 from dicomnode.domain.states import SeriesEvent, SeriesState
-from dicomnode.registry import conflicts, keys
+from dicomnode.registry import conflicts, keys, other_titles
 from dicomnode.registry.engine import insert_if_absent
 from dicomnode.registry.queue import supersede_jobs_of_series
 from dicomnode.registry.records import InstanceKeys, KnownInstance, StoredFile
@@ -77,6 +77,7 @@ def add_instance(session: Session, received: Received, *, ours: bool, replaces: 
         if replaces:
             again = {**_bytes(received), "attributes": dict(received.attributes), "purged_at": None}
             session.execute(update(Instance).where(Instance.id == existing.id).values(**again))
+            other_titles.note(session, received)
         return InstanceKeys(f"S{existing.study_id}", f"E{existing.series_id}", new=False)
     study_id = _study_id(session, received)
     series_id = _series_id(session, study_id, received, ours=ours)
@@ -141,6 +142,8 @@ def _series_id(session: Session, study_id: int, received: Received, *, ours: boo
     by_uid = select(Series.id).where(Series.study_id == study_id, Series.series_instance_uid == received.series_instance_uid)
     series_id = session.scalar(by_uid)
     if series_id is not None:
+        if not ours:
+            other_titles.note_new(session, series_id, received)
         return series_id
     # Our own results are nothing to wait for: their series is complete from its first instance and no route sees it.
     state = SeriesState.COMPLETE if ours else SeriesState.ARRIVING

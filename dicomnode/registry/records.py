@@ -162,7 +162,8 @@ class SeriesEvidence:
     attributes: of the representative (first) instance, plus CalledAETitle and CallingAETitle. image_types: each distinct Image
     Type (0008,0008) with its number of instances. slices: frames of all instances together. opened_at: first arrival since
     the series was opened or reopened. generation: how often it was reopened. announced: final number of instances that the
-    source itself told, None where it told none.
+    source itself told, None where it told none. CalledAETitle holds all titles of ours to which it was sent, the first one
+    first; also_called: first and last arrival at each further one.
     """
 
     series_id: int
@@ -181,6 +182,7 @@ class SeriesEvidence:
     announced: int | None = None
     held: str = ""
     evidence: Mapping[str, object] = field(default_factory=dict)  # what the last judgement stored
+    also_called: Mapping[str, tuple[datetime, datetime]] = field(default_factory=dict)
     purged: int = 0  # instances whose bytes retention removed: a job would see a part and take it for the whole
 
 

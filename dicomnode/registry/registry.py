@@ -16,6 +16,7 @@ from dicomnode.registry import (
     migrations,
     notices,
     operator,
+    other_titles,
     outbox,
     proofs,
     queue,
@@ -86,6 +87,14 @@ class Registry(Answers):
         replaces: the stored bytes were missing or damaged; path, digests and size are renewed, no new work arises.
         """
         return self._arrivals.add(received, ours=ours, replaces=replaces)
+
+    def came_again(self, received: Received) -> None:
+        """A stored instance came once more, unchanged: that counts where it came to another of our AE titles. Durable."""
+        with self._database.read() as session:
+            if not other_titles.says_something(session, received):
+                return
+        with self._database.write() as session:
+            other_titles.note(session, received)
 
     def record_conflict(self, received: Received, kind: str) -> None:
         """Same UID, other content (`ConflictKind`): hold the jobs of the series or study until an operator decides."""

@@ -146,6 +146,7 @@ class Series(Base):
     forced: Mapped[bool] = mapped_column(default=False)
     evidence: Mapped[dict[str, Any]] = mapped_column(default=dict)
     held: Mapped[str] = mapped_column(default="")
+    also_called: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # see `other_titles`
 
     __table_args__ = (_one_of("state", SeriesState), UniqueConstraint("study_id", "series_instance_uid"))
 

@@ -50,8 +50,8 @@ def judge(
     completions = tuple(completion for one in study.series for completion in _completion(study, one, matching, waits, now))
     complete = {one.series_id for one in study.series if one.state is SeriesState.COMPLETE}
     complete |= {one.series_id for one in completions if one.complete}
-    plans = _plans(study, routes, matching, complete, pipelines)
-    settled = len(complete) == len(study.series)
+    plans = _plans(study, routes, matching, complete, waits, pipelines)
+    settled = len(complete) == len(study.series) and all(wait.complete for wait in waits.values())
     jobs = tuple(job for plan in plans.values() for job in plan.jobs)
     changed = settled or bool(jobs) or any(one.complete for one in completions)
     verdicts = tuple(
@@ -75,7 +75,7 @@ def _mismatches(series: SeriesEvidence, route: Route) -> tuple[str, ...]:
         return ("all its images were rejected, or lost before they were acknowledged",)
     found = route.mismatches(series.attributes)
     called = series.attributes.get("CalledAETitle", "")
-    if route.called_ae and called not in route.called_ae:
+    if route.called_ae and not set(called.split("\\")) & set(route.called_ae):
         found = (*found, f"it was sent to {called}, wanted {' or '.join(route.called_ae)}")
     return found
 
@@ -87,9 +87,28 @@ def _is_no_image(sop_class_uid: str) -> bool:
 
 
 def _wait(study: StudyEvidence, matching: Sequence[SeriesEvidence], route: Route, now: datetime) -> Completeness:
+    heard = [_as_it_came_to(route, one) for one in matching]
+    later = [one for one, before in zip(heard, matching, strict=True) if one is not before]
     if all(one.state is SeriesState.COMPLETE for one in matching):
-        return Completeness(True)
-    return is_complete(gather(matching, study.associations, route.quiet_s), route, now)
+        # What is complete came long ago; the route's own title may still receive it.
+        return is_complete(gather(later, study.associations, route.quiet_s), route, now) if later else Completeness(True)
+    return is_complete(gather(heard, study.associations, route.quiet_s), route, now)
+
+
+def _as_it_came_to(route: Route, series: SeriesEvidence) -> SeriesEvidence:
+    """The series as the titles saw it under which the route takes it: itself, if the first one is among them."""
+    first, *further = series.attributes.get("CalledAETitle", "").split("\\")
+    if not further or not _mismatches(_called(series, first), route):
+        return series
+    times = [series.also_called[title] for title in further if not _mismatches(_called(series, title), route)]
+    if not times:
+        return series
+    opened_at, last = min(times, key=lambda first_and_last: first_and_last[1])
+    return replace(series, opened_at=opened_at, last_arrival_at=max(last, series.last_arrival_at))
+
+
+def _called(series: SeriesEvidence, title: str) -> SeriesEvidence:
+    return replace(series, attributes={**series.attributes, "CalledAETitle": title})
 
 
 def _completion(
@@ -125,9 +144,10 @@ def _plans(
     routes: Sequence[Route],
     matching: Mapping[str, Sequence[SeriesEvidence]],
     complete: set[int],
+    waits: Mapping[str, Completeness],
     pipelines: Mapping[str, PipelineFacts],
 ) -> dict[str, _Plan]:
-    """The plan of each route that can decide now: all series of the study that match it are complete."""
+    """The plan of each route that can decide now: all series of the study that match it are complete, as its titles saw them."""
     plans: dict[str, _Plan] = {}
     taken: dict[str, str] = {}  # pipeline → the first route that matches: one set of results for study and pipeline
     for route in routes:
@@ -135,7 +155,7 @@ def _plans(
         if not candidates:
             continue
         first = taken.setdefault(route.pipeline, route.name)
-        if any(one.series_id not in complete for one in candidates):
+        if any(one.series_id not in complete for one in candidates) or not waits[route.name].complete:
             continue
         if first != route.name:
             why = f"route {first} comes first and runs the same pipeline"

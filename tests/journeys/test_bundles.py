@@ -147,7 +147,8 @@ def test_a_detectors_boxes_become_measured_findings_of_a_report(
     assert {one.Modality for one in objects} == {"SR", "OT"}  # no outline, so no SEG
     assert run["findings"]["lesions"]
     assert "boxes" in " ".join(run["findings"]["warnings"])
-    assert run["findings"]["lesions"][0]["label"] in str(objects[0])
+    said = [str(element.value) for element in objects[0].iterall() if element.keyword == "TextValue"]
+    assert any(run["findings"]["lesions"][0]["label"] in text for text in said)
 
 
 def test_a_mammogram_is_classified_to_a_report_and_a_page(
