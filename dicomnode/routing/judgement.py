@@ -147,7 +147,7 @@ def _plans(
     waits: Mapping[str, Completeness],
     pipelines: Mapping[str, PipelineFacts],
 ) -> dict[str, _Plan]:
-    """The plan of each route that can decide now: all series of the study that match it are complete, as its titles saw them."""
+    """The plan of each route that can decide now: all series of the study that match it are complete (`_wait`)."""
     plans: dict[str, _Plan] = {}
     taken: dict[str, str] = {}  # pipeline → the first route that matches: one set of results for study and pipeline
     for route in routes:

@@ -67,6 +67,7 @@ def play(registry: Registry, clock: Clock, seed: int, between: Callable[[Registr
             content=chance.choice(("", "", "other")),
             **chance.choice(({}, {}, {}, {"PatientName": "DOE^JANE^"}, {"PatientID": "P2"}, {"NumberOfFrames": "3"})),
         )
+        one = replace(one, called_ae=chance.choice(("DICOMNODE", "DICOMNODE", "LUNG", "HEAD")))
         registry.add_instance(one, ours=chance.random() < 0.05, replaces=chance.random() < 0.05)
         if number % 20 == 19:
             queue_job(registry)
@@ -108,6 +109,17 @@ def test_only_the_first_image_of_a_series_goes_the_careful_way(registry: Registr
     seen = fast_ways(registry, monkeypatch)
     add_series(registry, 5)
     assert seen == [False, True, True, True, True]
+
+
+def test_the_first_image_at_another_title_of_ours_goes_the_careful_way_and_no_further_one(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = fast_ways(registry, monkeypatch)
+    for number, title in enumerate(("DICOMNODE", "DICOMNODE", "LUNG", "DICOMNODE", "LUNG", "LUNG", "DICOMNODE")):
+        registry.add_instance(replace(received(f"1.2.3.1.{number}"), called_ae=title), ours=False)
+    assert seen == [False, True, False, True, True, True, True]
+    ((series,),) = [study.series for study in registry.studies_to_judge()]
+    assert (series.attributes["CalledAETitle"], list(series.also_called)) == ("DICOMNODE\\LUNG", ["LUNG"])
 
 
 def test_a_late_image_reopens_its_series_though_it_was_known(registry: Registry, clock: Clock) -> None:
