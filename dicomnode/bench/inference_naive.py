@@ -47,6 +47,7 @@ class NaiveScript:
 
     def run(self, folder: Path) -> dict[str, float]:
         """Seconds of each step."""
+        self._labels: Any = None  # an earlier result is no part of what the next series needs
         marks = [time.perf_counter()]
         item: dict[str, Any] = self._load({"image": str(folder)})
         marks.append(time.perf_counter())

@@ -135,12 +135,16 @@ def _goals(document: Mapping[str, Any]) -> Table:
         (
             f"{goal['goal']}{' (gate)' if goal['gate'] else ''}",
             f"{'≤' if goal['kind'] == 'at most' else '≥'} {goal['bound']:g}",
-            "–" if goal["measured"] is None else f"{goal['measured']:.2f}",
+            "–" if goal["measured"] is None else _measured(goal),
             _verdict(goal),
         )
         for goal in document["goals"]
     ]
     return "Goals", ("goal", "bound", "measured", "verdict"), cells
+
+
+def _measured(goal: Mapping[str, Any]) -> str:
+    return f"{goal['measured']:.2f}" if goal["unit"] else f"{goal['measured']:.3f}"  # a Dice of 0.997 is not 1.00
 
 
 def _verdict(goal: Mapping[str, Any]) -> str:
