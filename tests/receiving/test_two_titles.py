@@ -16,7 +16,7 @@ from dicomnode.registry import Registry
 from dicomnode.routing import PipelineFacts, sweep
 from tests.peers.dcmtk import storescu
 from tests.receiving.reception import Reception
-from tests.receiving.samples import changed, ct, saved
+from tests.receiving.samples import ILE, changed, ct, saved
 
 IMAGES = 4
 QUIET_S = 10
@@ -116,16 +116,25 @@ def test_both_titles_while_the_study_still_arrives_run_both_routes_over_all_imag
     assert [node.done(), node.done()] == [IMAGES, IMAGES]
 
 
-def test_the_same_images_in_another_transfer_syntax_or_restored_from_damage_count_at_the_second_title(
-    node: Titles, images: list[Dataset], tmp_path: Path
+@pytest.mark.parametrize("how", ["another transfer syntax", "damaged", "purged"])
+def test_the_second_title_counts_too_where_the_images_come_in_other_bytes_or_theirs_are_gone(
+    node: Titles, images: list[Dataset], tmp_path: Path, how: str
 ) -> None:
     paths = [saved(image, tmp_path) for image in images]
     node.called("CHEST", *paths)
     assert node.swept(QUIET_S + 1) == ["chest"]
     node.done()
-    node.store.absolute(node.known(images[0].SOPInstanceUID).path).unlink()
-    node.called("LUNG", paths[0])
-    node.called("LUNG", *(saved(image, tmp_path, "1.2.840.10008.1.2") for image in images[1:]), extra=("-xi",))
+    if how == "damaged":
+        node.store.absolute(node.known(images[0].SOPInstanceUID).path).unlink()
+        node.called("LUNG", paths[0])
+    elif how == "purged":
+        assert node.registry.keeping.purge_sources(utc_now() + timedelta(days=1), 10) == ["S1"]
+        for path in node.registry.keeping.files_to_remove(10):
+            node.store.absolute(path).unlink()
+        node.called("LUNG", *paths)
+    else:
+        node.called("LUNG", *(saved(image, tmp_path, ILE) for image in images), extra=("-xi",))
+    assert node.swept() == []
     assert node.swept(QUIET_S + 1) == ["lung"]
     assert node.done() == IMAGES
 
