@@ -88,7 +88,10 @@ class StoreCondition:
 STORE_CONDITIONS: Mapping[str, StoreCondition] = {
     "stored": StoreCondition(SUCCESS, "bytes, folder entry and row are on disk"),
     "ours": StoreCondition(SUCCESS, "a result of this node comes back, changed or not: stored, starts nothing"),
-    "duplicate": StoreCondition(SUCCESS, "known, and only transport or private elements differ, if any: no new work"),
+    "duplicate": StoreCondition(
+        SUCCESS,
+        "known, and only transport or private elements differ, if any: new work only for routes of another title of ours",
+    ),
     "repaired": StoreCondition(SUCCESS, "known, but its bytes were gone or damaged: stored again"),
     "conflict_header": StoreCondition(SUCCESS, "known UID, other patient or study attributes: kept aside, study held"),
     "conflict_pixels": StoreCondition(SUCCESS, "known UID, other pixels: quarantined, series held"),

@@ -1,5 +1,7 @@
 """TLS in front of the same promises: DCMTK over TLS, with and without certificates of its own, and whoever else comes by."""
 
+import os
+import signal
 import socket
 import ssl
 import time
@@ -14,7 +16,7 @@ from dicomnode.domain.errors import SettingsError
 from dicomnode.network.tls import TlsFiles, days_valid, server_context
 from dicomnode.receiving import Limits
 from tests.peers.dcmtk import echoscu, storescu
-from tests.peers.node import settings_text
+from tests.peers.node import Node, settings_text
 from tests.peers.waiting import wait_until
 from tests.receiving import raw
 from tests.receiving.attacks import other_protocols
@@ -292,3 +294,34 @@ def test_a_renewed_certificate_is_taken_without_a_restart_and_a_broken_one_keeps
             assert running.release() == RELEASE_RP
         assert node.pid == pid
         assert node.stop() == 0
+
+
+def test_sighup_takes_new_certificates_too_and_with_broken_ones_the_node_goes_on_as_it_was(
+    authority: Authority, own: Pair, device: Pair, tmp_path: Path
+) -> None:
+    renewed, used = authority.sign("renewed by signal"), tmp_path / "used.pem"
+    used.write_bytes(own.certificate.read_bytes())
+    key = tmp_path / "used.key"
+    key.write_bytes(own.key.read_bytes())
+    tls = {"certificate": str(used), "key": str(key), "ca": str(authority.certificate)}
+    node = Node(tmp_path / "node", settings={"dicom": {"tls": tls}})
+    node.start("receive")
+    try:
+        first = serial_seen(node.port, authority, device)
+        key.write_bytes(renewed.key.read_bytes())
+        os.kill(node.pid, signal.SIGHUP)
+        wait_until(lambda: "settings were not reloaded" in node.output(), timeout_s=20, what="the complaint")
+        assert "does not belong to dicom.tls.certificate" in node.output()
+        assert "name the key with which the certificate was asked for" in node.output()
+        assert serial_seen(node.port, authority, device) == first
+        used.write_bytes(renewed.certificate.read_bytes())
+        os.kill(node.pid, signal.SIGHUP)
+
+        def another() -> bool:
+            with suppress(OSError):  # the role starts anew
+                return serial_seen(node.port, authority, device) != first
+            return False
+
+        wait_until(another, timeout_s=60, what="the new certificate")
+    finally:
+        node.stop()
