@@ -76,8 +76,8 @@ def add_instance(session: Session, received: Received, *, ours: bool, replaces: 
     if existing is not None:
         if replaces:
             again = {**_bytes(received), "attributes": dict(received.attributes), "purged_at": None}
+            other_titles.note(session, received)  # first, for it locks the study: retention takes study and images in this order
             session.execute(update(Instance).where(Instance.id == existing.id).values(**again))
-            other_titles.note(session, received)
         return InstanceKeys(f"S{existing.study_id}", f"E{existing.series_id}", new=False)
     study_id = _study_id(session, received)
     series_id = _series_id(session, study_id, received, ours=ours)

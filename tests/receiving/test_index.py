@@ -132,7 +132,17 @@ def test_what_c_find_asks_for_is_indexed(level: str) -> None:
     assert [keyword for keyword in C_FIND_KEYWORDS[level] if keyword not in INDEXED_KEYWORDS] == []
 
 
-VALUES = {"DA": "20260102", "TM": "101112", "IS": 3, "DS": 1.5, "AS": "043Y", "US": 4, "UI": "1.2.3", "SH": "+0100"}
+VALUES = {
+    "DA": "20260102",
+    "TM": "101112",
+    "IS": 3,
+    "DS": 1.5,
+    "AS": "043Y",
+    "US": 4,
+    "FD": 800.0,
+    "UI": "1.2.3",
+    "SH": "+0100",
+}
 
 
 def test_all_that_is_indexed_is_read_from_a_header(reception: Reception) -> None:

@@ -90,6 +90,11 @@ def test_each_called_ae_title_has_its_own_routes_and_settings_reach_the_listener
         for (called, folder), route in zip(sent.items(), ("chest", "head", "ours"), strict=True):
             study = str(dcmread(next(folder.iterdir()), stop_before_pixels=True).StudyInstanceUID)
             assert matched_routes(with_routes, study) == [route], called
+        again = dcmsend(with_routes.port, sent["AI_CHEST"], calling="CT_SCANNER", called="AI_HEAD")
+        assert again.ok, again.output[-2000:]
+        study = str(dcmread(next(sent["AI_CHEST"].iterdir()), stop_before_pixels=True).StudyInstanceUID)
+        both = lambda: matched_routes(with_routes, study) == ["chest", "head"]  # noqa: E731
+        wait_until(both, timeout_s=60, every_s=0.5, what="the routes of both titles")
         peer, private = local_peer(with_routes.port), ct(SOPClassUID=PRIVATE_CLASS)
         with associate(peer, "CT_SCANNER", [context(CT, JPEG_LS, ELE, ILE), context(PRIVATE_CLASS, ELE)]) as association:
             first, second = association.accepted_contexts
