@@ -76,7 +76,7 @@ def add_instance(session: Session, received: Received, *, ours: bool, replaces: 
     if existing is not None:
         if replaces:
             again = {**_bytes(received), "attributes": dict(received.attributes), "purged_at": None}
-            other_titles.note(session, received)  # first, for it locks the study: retention takes study and images in this order
+            other_titles.note(session, received)  # first: it locks the study, then its images, as retention does
             session.execute(update(Instance).where(Instance.id == existing.id).values(**again))
         return InstanceKeys(f"S{existing.study_id}", f"E{existing.series_id}", new=False)
     study_id = _study_id(session, received)
