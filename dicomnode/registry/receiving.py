@@ -77,6 +77,7 @@ def add_instance(session: Session, received: Received, *, ours: bool, replaces: 
         if replaces:
             again = {**_bytes(received), "attributes": dict(received.attributes), "purged_at": None}
             other_titles.note(session, received)  # first: it locks the study, then its images, as retention does
+            _there_again(session, existing.study_id, received.received_at)
             session.execute(update(Instance).where(Instance.id == existing.id).values(**again))
         return InstanceKeys(f"S{existing.study_id}", f"E{existing.series_id}", new=False)
     study_id = _study_id(session, received)
@@ -85,6 +86,12 @@ def add_instance(session: Session, received: Received, *, ours: bool, replaces: 
     session.execute(_INSERT_INSTANCE, instance_columns(received, series_id, association_id, ours=ours))
     _note_arrival(session, study_id, series_id, received, ours=ours)
     return InstanceKeys(f"S{study_id}", f"E{series_id}", new=True)
+
+
+def _there_again(session: Session, study_id: int, now: datetime) -> None:
+    """Of a study that was purged something is there again: its days begin anew, else it would never go a second time."""
+    again = update(Study).where(Study.id == study_id, Study.purged_at.is_not(None))
+    session.execute(again.values(purged_at=None, last_arrival_at=now), execution_options=_NOTHING_LOADED)
 
 
 def instance_columns(received: Received, series_id: int, association_id: int | None, *, ours: bool) -> dict[str, object]:
@@ -202,6 +209,7 @@ def _note_arrival(session: Session, study_id: int, series_id: int, received: Rec
     study = session.execute(select(Study).where(Study.id == study_id)).scalar_one()
     study.arrivals += 1
     study.unsettled = True
+    study.purged_at = None
     study.last_arrival_at = max(now, study.last_arrival_at)
     conflicts.check_identity(session, study, series_id, received)
 

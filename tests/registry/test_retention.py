@@ -187,7 +187,8 @@ def test_the_same_image_again_after_the_purge_is_stored_and_makes_no_new_work(ke
     assert known is not None
     assert known.purged
     stored = kept.store.write_instance(b"", [b"1 1"])
-    again = replace(received("1.9.1.1.1", study="1.9.1", series="1.9.1.1"), path=stored.path, sha256=stored.sha256)
+    came = received("1.9.1.1.1", study="1.9.1", series="1.9.1.1", at=kept.clock.now)
+    again = replace(came, path=stored.path, sha256=stored.sha256)
     kept.registry.add_instance(again, ours=False, replaces=True)
     known = kept.registry.instance("1.9.1.1.1")
     assert known is not None
@@ -195,6 +196,9 @@ def test_the_same_image_again_after_the_purge_is_stored_and_makes_no_new_work(ke
     assert kept.registry.studies_to_judge() == []
     kept.sweep()
     assert kept.store.absolute(stored.path).exists()  # not what an earlier purge still had to remove
+    kept.clock.forward(31 * DAY)
+    kept.sweep()
+    assert not kept.store.absolute(stored.path).exists()  # what came again goes again in its time
 
 
 def test_a_purge_that_was_broken_off_is_gone_on_with(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
