@@ -162,7 +162,7 @@ def inference(
     plan = InferencePlan(rounds, slices, memory_slices, device=device, most_s=MOST_S, subjects=tuple(subject or ()))
     with only_the_document_on_stdout(), shares() as tell:
         report = measured(plan, tell)
-    words = [f"--slices {slices}", f"--memory-slices {memory_slices}", f"--device {device}"]
+    words = [f"--rounds {rounds}", f"--slices {slices}", f"--memory-slices {memory_slices}", f"--device {device}"]
     words += [f"--subject {name}" for name in subject or ()]
     report = replace(report, command=" ".join(("dicomnode bench inference", *words)))
     if as_json:
