@@ -13,7 +13,7 @@ import pytest
 from dicomnode.cli.main import run
 from dicomnode.registry import Registry
 from tests.peers.dcmtk import echoscu
-from tests.peers.node import Node, chest_route, destination, modality_peer
+from tests.peers.node import Node, chest_route, modality_peer
 from tests.peers.waiting import free_port, listens, wait_until
 
 # Without the worker a node is ready in a few seconds: torch is what takes long.
@@ -136,12 +136,6 @@ def test_an_older_database_names_the_upgrade(node: Callable[..., Node], capfd: p
     [
         ({}, ["--role", "web"], "role 'web' is not built yet"),
         ({}, ["--role", "recieve"], "there is no role 'recieve' — the nearest one is 'receive'"),
-        (
-            {"destinations": [destination("x", kind="stow", peer=None, url="http://h", proof="status")]},
-            [],
-            "is of kind 'stow', which is not built yet",
-        ),
-        ({"destinations": [destination("dcmsend", proof="commitment")]}, [], "commitment"),
         (
             {"routes": [chest_route(pipeline="chest_cd", send_to=[])], "pipelines": [PIPELINES]},
             [],
