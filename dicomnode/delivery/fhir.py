@@ -5,44 +5,27 @@ Its entries are PUT under ids of ours: the same bundle again changes nothing.
 
 import http.client
 import json
-import ssl
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from dicomnode.delivery.destination import Answer
-from dicomnode.domain.errors import UnreachableError
+from dicomnode.delivery.http_service import LONGEST_ANSWER_BYTES, HttpService
 from dicomnode.domain.profiles import ResultKind
 from dicomnode.domain.results import ResultObject
 from dicomnode.domain.statuses import Outcome
 
-_CONNECT_S = 10.0
-_LONGEST_ANSWER_BYTES = 16 << 20
 _MEDIA_TYPE = "application/fhir+json"
 _PASSING = frozenset({408, 409, 412, 425, 429, 500, 502, 503, 504, 507})
 # The server understood and does not want it; the same bytes will not do better.
 _REFUSED = frozenset({400, 415, 422})
 
 
-class FhirSender:
+class FhirSender(HttpService):
     """One server, named by its base address such as https://fhir.example/r4."""
 
+    what = "the FHIR server"
     query = "FHIR read"
-
-    def __init__(self, url: str, longest_send_s: float) -> None:
-        self._at = urlsplit(url.rstrip("/"))
-        self._longest_send_s = longest_send_s
-
-    @contextmanager
-    def connect(self, first: ResultObject) -> Iterator["FhirSender"]:  # noqa: ARG002
-        """The server, if somebody accepts connections there. Raises UnreachableError."""
-        with closing(self._connection()) as connection:
-            try:
-                connection.connect()
-            except OSError as error:
-                raise self._unreachable(error) from None
-        yield self
 
     def takes(self, result: ResultObject) -> bool:
         """Bundles."""
@@ -59,7 +42,7 @@ class FhirSender:
                 connection.sock.settimeout(self._longest_send_s)
                 connection.request("POST", self._at.path or "/", body=path.read_bytes(), headers=headers)
                 answer = connection.getresponse()
-                return _meaning(answer.status, answer.read(_LONGEST_ANSWER_BYTES))
+                return _meaning(answer.status, answer.read(LONGEST_ANSWER_BYTES))
         except (OSError, http.client.HTTPException) as error:
             return Answer(Outcome.TRY_AGAIN, message=f"the FHIR server gave no answer ({type(error).__name__})")
 
@@ -76,18 +59,6 @@ class FhirSender:
                 return connection.getresponse().status == http.HTTPStatus.OK
         except (OSError, http.client.HTTPException) as error:
             raise self._unreachable(error) from None
-
-    def _connection(self) -> http.client.HTTPConnection:
-        host, port = self._at.hostname or "", self._at.port
-        if self._at.scheme == "https":
-            return http.client.HTTPSConnection(host, port, timeout=_CONNECT_S, context=ssl.create_default_context())
-        return http.client.HTTPConnection(host, port, timeout=_CONNECT_S)
-
-    def _unreachable(self, error: Exception) -> UnreachableError:
-        said = getattr(error, "strerror", None) or type(error).__name__
-        return UnreachableError(
-            f"the FHIR server at {self._at.hostname} does not answer: {said}", "check its url, and that it runs"
-        )
 
 
 def _meaning(status: int, body: bytes) -> Answer:

@@ -6,22 +6,20 @@ Python's own http.client: one request of two kinds needs no library, and the bod
 import http.client
 import json
 import secrets
-import ssl
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from dicomnode.delivery.destination import Answer
+from dicomnode.delivery.http_service import LONGEST_ANSWER_BYTES, HttpService
 from dicomnode.domain.errors import UnreachableError
 from dicomnode.domain.results import ResultObject
 from dicomnode.domain.statuses import SOP_CLASS_NOT_SUPPORTED, Outcome, outcome_of_store, store_status_in_words
 
-_CONNECT_S = 10.0
 _PIECE_BYTES = 1 << 20
-_LONGEST_ANSWER_BYTES = 16 << 20
 # PS3.18 Table 10.5.3-1: stored all; stored with a warning, or some not; none stored, whose reasons stand in the answer.
 _STORED, _SOME, _CONFLICT = 200, 202, 409
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, 507})
@@ -36,26 +34,11 @@ class _Reply:
     body: bytes
 
 
-class StowSender:
+class StowSender(HttpService):
     """One DICOMweb service, named by its root such as https://pacs.example/dicom-web."""
 
+    what = "the DICOMweb service"
     query = "QIDO-RS"
-
-    def __init__(self, url: str, longest_send_s: float, tls: ssl.SSLContext | None = None) -> None:
-        """tls: for https; None: the machine's own certificates."""
-        self._at = urlsplit(url.rstrip("/"))
-        self._longest_send_s = longest_send_s
-        self._tls = tls
-
-    @contextmanager
-    def connect(self, first: ResultObject) -> Iterator["StowSender"]:  # noqa: ARG002
-        """The service, if somebody accepts connections there. Raises UnreachableError."""
-        with closing(self._connection()) as connection:
-            try:
-                connection.connect()
-            except OSError as error:
-                raise self._unreachable(error) from None
-        yield self
 
     def takes(self, result: ResultObject) -> bool:  # noqa: ARG002
         """Any object."""
@@ -114,19 +97,6 @@ class StowSender:
             connection.request("POST", self._at.path + "/studies", body=_pieces(head, file, tail), headers=headers)
             return _read(connection)
 
-    def _connection(self) -> http.client.HTTPConnection:
-        host, port = self._at.hostname or "", self._at.port
-        if self._at.scheme == "https":
-            context = self._tls or ssl.create_default_context()
-            return http.client.HTTPSConnection(host, port, timeout=_CONNECT_S, context=context)
-        return http.client.HTTPConnection(host, port, timeout=_CONNECT_S)
-
-    def _unreachable(self, error: Exception) -> UnreachableError:
-        said = getattr(error, "strerror", None) or type(error).__name__
-        return UnreachableError(
-            f"the DICOMweb service at {self._at.hostname} does not answer: {said}", "check its url, and that it runs"
-        )
-
 
 def _pieces(head: bytes, file: Any, tail: bytes) -> Iterator[bytes]:
     yield head
@@ -137,7 +107,7 @@ def _pieces(head: bytes, file: Any, tail: bytes) -> Iterator[bytes]:
 
 def _read(connection: http.client.HTTPConnection) -> _Reply:
     answer = connection.getresponse()
-    return _Reply(answer.status, answer.read(_LONGEST_ANSWER_BYTES))
+    return _Reply(answer.status, answer.read(LONGEST_ANSWER_BYTES))
 
 
 def _meaning(reply: _Reply, sop_instance_uid: str) -> Answer:
