@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import structlog
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import build_role, evt
@@ -15,6 +16,8 @@ from dicomnode.domain.statuses import SUCCESS
 from dicomnode.network.association import Timeouts, associate
 from dicomnode.network.contexts import UNCOMPRESSED
 from dicomnode.network.reactor import hold
+
+_log = structlog.get_logger("network")
 
 COMMITMENT_SOP_CLASS = str(StorageCommitmentPushModel)
 COMMITMENT_SOP_INSTANCE = str(StorageCommitmentPushModelInstance)  # well-known (PS3.4 J.3.5)
@@ -173,7 +176,10 @@ def _take(information: Dataset, reported: Callable[[CommitmentReport], None]) ->
     try:
         report = read_report(information)
         reported(report)
-    except Exception:  # noqa: BLE001 - boundary: the peer hears a failure and says it again
+    except InvalidInstance:
+        return PROCESSING_FAILURE, None
+    except Exception as error:  # noqa: BLE001 - boundary: the peer hears a failure and says it again
+        _log.error("a storage commitment report could not be taken", error=type(error).__name__)
         return PROCESSING_FAILURE, None
     return SUCCESS, report
 
