@@ -28,13 +28,23 @@ def load_case(folder: Path, name: str) -> Case:
     summary = json.loads((folder / f"{name}.json").read_text())
     image = np.load(folder / f"{name}.image.npy", mmap_mode="r")
     truth = np.load(folder / f"{name}.truth.npy", mmap_mode="r")
-    lesions, traps = (np.array(summary.get(key, []), np.float32).reshape(-1, 3) for key in ("lesions", "traps"))
-    return Case(name, image, truth, lesions, traps)
+    places = (np.array(summary.get(key, []), np.float32).reshape(-1, 3) for key in ("lesions", "traps", "missed"))
+    return Case(name, image, truth, *places)
 
 
-def add_traps(folder: Path, name: str, traps: NDArray[np.float32]) -> None:
-    """Note places (n, 3; voxels) of a case that look like a lesion and are none."""
+def missed_lesions(folder: Path) -> list[tuple[str, NDArray[np.float32]]]:
+    """Every lesion of a folder's cases that a network missed: name of the case, centre in voxels."""
+    summaries = ((name, json.loads((folder / f"{name}.json").read_text())) for name in list_cases(folder))
+    return [(name, np.array(place, np.float32)) for name, summary in summaries for place in summary.get("missed", [])]
+
+
+def note_errors(folder: Path, name: str, traps: NDArray[np.float32], missed: NDArray[np.float32] | None = None) -> None:
+    """Add places (n, 3; voxels) of a case that look like a lesion and are none; `missed` replaces the lesions not seen."""
     path = folder / f"{name}.json"
     summary = json.loads(path.read_text())
     summary["traps"] = [*summary.get("traps", []), *traps.round(2).tolist()]
-    path.write_text(json.dumps(summary))
+    if missed is not None:
+        summary["missed"] = missed.round(2).tolist()
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(summary))
+    part.replace(path)

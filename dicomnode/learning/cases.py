@@ -24,7 +24,7 @@ TRUTH_OTHER, TRUTH_LUNG, TRUTH_LESION, TRUTH_OUTSIDE, TRUTH_IGNORE = 0, 1, 2, 3,
 @dataclass(frozen=True, slots=True, eq=False)
 class Case:
     """One training volume. image: int16 HU (x, y, z); truth: uint8 (x, y, z), values TRUTH_*; lesions: (n, 3) voxel centres;
-    traps: (n, 3) voxels that a network took for lesions.
+    traps: (n, 3) voxels that a network took for lesions; missed: (n, 3) centres of lesions that it did not see.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Case:
     truth: NDArray[np.uint8]
     lesions: NDArray[np.float32]
     traps: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 3), np.float32))
+    missed: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 3), np.float32))
 
 
 def varied_spec(seed: int, region: Literal["chest", "abdomen", "head"] | None = None) -> ThoraxSpec:

@@ -1,6 +1,7 @@
 """Patches for training: drawn from cached cases, degraded as scanners and readers' settings degrade real ones."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,37 @@ from scipy import ndimage
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from dicomnode.learning.cache import list_cases, load_case
+from dicomnode.learning.cache import list_cases, load_case, missed_lesions
 from dicomnode.learning.cases import AIR_HU, TRUTH_IGNORE, TRUTH_LESION, TRUTH_LUNG, TRUTH_OTHER, TRUTH_OUTSIDE, Case
 
 LOW_HU, HIGH_HU = -1024.0, 600.0  # the range that inference.json scales to 0-1
 _FULL_WEIGHT_VOXELS = 1000  # a lesion of 16 mm; smaller ones count more by voxel
 _MAX_WEIGHT = 6.0
+_MISSED_SHARE = 0.3  # of the patches, where a network's misses were noted: one lesion in six, but what is still to be learned
 
 Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    """A folder's cases, and those of its lesions that a network missed."""
+
+    folder: Path
+    names: tuple[str, ...]
+    missed: tuple[tuple[str, Floats], ...]
+
+    @classmethod
+    def of(cls, folder: Path, held_out: tuple[str, ...]) -> "_Pool":
+        names = tuple(name for name in list_cases(folder) if not name.startswith(held_out))
+        return cls(
+            folder, names, tuple((name, place) for name, place in missed_lesions(folder) if not name.startswith(held_out))
+        )
+
+    def draw(self, rng: np.random.Generator) -> tuple[str, Floats | None]:
+        """A case, and the missed lesion to look at or None."""
+        if self.missed and rng.random() < _MISSED_SHARE:
+            return self.missed[int(rng.integers(len(self.missed)))]
+        return self.names[int(rng.integers(len(self.names)))], None
 
 
 class PatchDataset(Dataset[dict[str, torch.Tensor]]):
@@ -36,11 +60,11 @@ class PatchDataset(Dataset[dict[str, torch.Tensor]]):
         seed: int = 0,
         held_out: Sequence[str] = (),
     ) -> None:
-        self.pools: list[list[tuple[Path, str]]] = []
+        self.pools: list[_Pool] = []
         kept: list[float] = []
         for folder, share in zip(map(Path, folders), shares, strict=True):
-            pool = [(folder, name) for name in list_cases(folder) if not name.startswith(tuple(held_out))]
-            if pool and share > 0:
+            pool = _Pool.of(folder, tuple(held_out))
+            if pool.names and share > 0:
                 self.pools.append(pool)
                 kept.append(share)
         if not kept:
@@ -54,8 +78,8 @@ class PatchDataset(Dataset[dict[str, torch.Tensor]]):
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         rng = np.random.default_rng((self.seed, index))
         pool = self.pools[int(rng.choice(len(self.pools), p=self.shares))]
-        folder, name = pool[int(rng.integers(len(pool)))]
-        image, truth = draw_patch(rng, load_case(folder, name), self.patch)
+        name, place = pool.draw(rng)
+        image, truth = draw_patch(rng, load_case(pool.folder, name), self.patch, place)
         image = degrade(rng, image)
         label = np.stack([np.where(truth == TRUTH_OUTSIDE, TRUTH_OTHER, truth), lesion_weights(truth)])
         scaled = np.clip((image - LOW_HU) / (HIGH_HU - LOW_HU), 0, 1)
@@ -79,12 +103,14 @@ def lesion_weights(truth: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return weights
 
 
-def draw_patch(rng: np.random.Generator, case: Case, patch: tuple[int, ...]) -> tuple[Floats, NDArray[np.uint8]]:
-    """A patch of image (HU) and truth around a lesion, a trap, a piece of lung or anywhere; flipped, at times magnified."""
+def draw_patch(
+    rng: np.random.Generator, case: Case, patch: tuple[int, ...], place: Floats | None = None
+) -> tuple[Floats, NDArray[np.uint8]]:
+    """A patch of image (HU) and truth around `place`, else a lesion, a trap, a piece of lung or anywhere; flipped, magnified."""
     size = np.array(patch)
     zoom = rng.uniform(0.8, 1.25) if rng.random() < 0.35 else 1.0
     source = np.round(size / zoom).astype(int)
-    corner = _center(rng, case, source) - source // 2
+    corner = (_center(rng, case, source) if place is None else _near(rng, case, place, source)) - source // 2
     image, truth = _cut(case, corner, source)
     if rng.random() < 0.85:  # the engine masks the body before the network; a net that also stands a missed table is better
         image[truth == TRUTH_OUTSIDE] = AIR_HU
@@ -102,8 +128,7 @@ def _center(rng: np.random.Generator, case: Case, size: NDArray[np.int64]) -> ND
     choice = rng.random()
     places = case.traps if choice < 0.3 and len(case.traps) else case.lesions
     if choice < 0.65 and len(places):
-        near = places[rng.integers(len(places))] + rng.uniform(-0.35, 0.35, 3) * size
-        return np.asarray(np.clip(np.round(near), 0, shape - 1), dtype=np.int64)
+        return _near(rng, case, places[rng.integers(len(places))], size)
     point = rng.integers(0, shape)
     for _ in range(40 if choice < 0.9 else 0):
         if case.truth[tuple(point)] == TRUTH_LUNG:
@@ -113,6 +138,11 @@ def _center(rng: np.random.Generator, case: Case, size: NDArray[np.int64]) -> ND
     if rng.random() < 0.8:
         point = np.clip(point, inner, np.maximum(shape - inner, inner))
     return np.asarray(point, dtype=np.int64)
+
+
+def _near(rng: np.random.Generator, case: Case, place: Floats, size: NDArray[np.int64]) -> NDArray[np.int64]:
+    center = np.round(place + rng.uniform(-0.35, 0.35, 3) * size)
+    return np.asarray(np.clip(center, 0, np.array(case.image.shape) - 1), dtype=np.int64)
 
 
 def _cut(case: Case, corner: NDArray[np.int64], size: NDArray[np.int64]) -> tuple[Floats, NDArray[np.uint8]]:

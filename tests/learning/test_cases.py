@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from dicomnode.learning.cache import add_traps, list_cases, load_case, save_case
+from dicomnode.learning.cache import list_cases, load_case, note_errors, save_case
 from dicomnode.learning.cases import GRID_MM, TRUTH_LESION, TRUTH_LUNG, TRUTH_OUTSIDE, Case
 from dicomnode.learning.losses import SegmentationLoss
-from dicomnode.learning.mining import false_lesions
+from dicomnode.learning.mining import false_lesions, unseen_lesions
 from dicomnode.learning.patches import PatchDataset, lesion_weights
 from dicomnode.learning.real import KnownFinding, RealScan, on_network_grid, planted_case, prepare
 from dicomnode.phantom import ThoraxSpec, thorax
@@ -59,15 +59,36 @@ def test_false_lesions_become_traps_and_true_ones_do_not(tmp_path: Path) -> None
     traps = false_lesions(case, probability)
     assert traps.tolist() == [[26.0, 26.0, 7.0]]
     save_case(tmp_path, case)
-    add_traps(tmp_path, "scan-0", traps)
+    note_errors(tmp_path, "scan-0", traps)
     assert load_case(tmp_path, "scan-0").traps.tolist() == [[26.0, 26.0, 7.0]]
+
+
+def test_lesions_that_a_network_missed_are_looked_at_more_often(tmp_path: Path) -> None:
+    case = tiny_case("scan-0")
+    seen = np.zeros(case.image.shape, np.float32)
+    seen[18, 18, 12] = 0.9
+    assert len(unseen_lesions(case, seen)) == 0
+    missed = unseen_lesions(case, np.zeros(case.image.shape, np.float32))
+    assert np.linalg.norm(missed[0] - case.lesions[0]) < 1.5
+    save_case(tmp_path, case)
+    for number in range(9):
+        save_case(tmp_path, tiny_case(f"scan-{number + 1}"))
+    before = drawn_names(tmp_path)
+    note_errors(tmp_path, "scan-0", np.zeros((0, 3), np.float32), missed)
+    assert drawn_names(tmp_path).count("scan-0") > 2 * before.count("scan-0")
+
+
+def drawn_names(folder: Path) -> list[str]:
+    pool = PatchDataset([str(folder)], [1.0], (16, 16, 16), length=2).pools[0]
+    rng = np.random.default_rng(4)
+    return [pool.draw(rng)[0] for _ in range(300)]
 
 
 def test_held_out_cases_are_never_drawn(tmp_path: Path) -> None:
     save_case(tmp_path, tiny_case("scan_a-0"))
     save_case(tmp_path, tiny_case("scan_b-0"))
     dataset = PatchDataset([str(tmp_path)], [1.0], (16, 16, 16), length=2, held_out=("scan_a",))
-    assert [name for pool in dataset.pools for _, name in pool] == ["scan_b-0"]
+    assert [name for pool in dataset.pools for name in pool.names] == ["scan_b-0"]
     with pytest.raises(ValueError, match="no training cases"):
         PatchDataset([str(tmp_path)], [1.0], (16, 16, 16), length=2, held_out=("scan_a", "scan_b"))
 
