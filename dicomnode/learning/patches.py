@@ -106,7 +106,7 @@ def lesion_weights(truth: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def draw_patch(
     rng: np.random.Generator, case: Case, patch: tuple[int, ...], place: Floats | None = None
 ) -> tuple[Floats, NDArray[np.uint8]]:
-    """A patch of image (HU) and truth around `place`, else a lesion, a trap, a piece of lung or anywhere; flipped, magnified."""
+    """A patch of image (HU) and truth around `place`, else a lesion, a trap, lung or anywhere; flipped, at times magnified."""
     size = np.array(patch)
     zoom = rng.uniform(0.8, 1.25) if rng.random() < 0.35 else 1.0
     source = np.round(size / zoom).astype(int)
