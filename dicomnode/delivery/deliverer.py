@@ -182,7 +182,11 @@ class _Outlet:
     def _may_leave(self, delivery: ClaimedDelivery) -> bool:
         try:
             path = self._store.absolute(delivery.result.path)
-            problem = bytes_problem(path, delivery.result) or self._identity_problem(path, delivery)
+            problem = (
+                bytes_problem(path, delivery.result)
+                or self._identity_problem(path, delivery)
+                or self._registry.keeping.references_problem(delivery.result.source_sop_instance_uids)
+            )
         except StorageError as error:
             problem = str(error)
         except OSError as error:

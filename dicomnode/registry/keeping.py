@@ -11,7 +11,7 @@ from dicomnode.domain.clock import type_clock
 from dicomnode.domain.errors import UsageError
 from dicomnode.domain.results import ResultObject
 from dicomnode.domain.states import SeriesState
-from dicomnode.registry import canary, conflicts, keys, own_notes, rejections, retention
+from dicomnode.registry import canary, conflicts, keys, own_notes, references, rejections, retention
 from dicomnode.registry.engine import Database
 from dicomnode.registry.tables import Job, Series, Study
 
@@ -30,6 +30,11 @@ class Keeping:
             if study is None:
                 raise UsageError(f"no study is known as {study_key!r}", "`dicomnode studies` shows keys")
             return study.study_instance_uid, conflicts.newest_identity(session, study_id)
+
+    def references_problem(self, sop_instance_uids: Sequence[str]) -> str:
+        """Why an object that names these instances must not leave; "" if all are here and stand."""
+        with self._database.read() as session:
+            return references.problem(session, sop_instance_uids)
 
     def purge_sources(self, before: datetime, limit: int) -> list[str]:
         """Count no longer on the sources of up to `limit` studies to which nothing came since; their keys, oldest first.

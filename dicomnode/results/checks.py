@@ -140,6 +140,10 @@ def _check_references(dataset: Dataset, one: ResultObject, source: Sources, ours
     unknown = named - source.headers_by_uid.keys() - ours
     if unknown:
         raise ResultCheckFailed(f"{one.kind} names {len(unknown)} instances that are not in the source series", REMEDY)
+    # Delivery looks these up in the registry again just before the object leaves, without reading the object for it.
+    unsaid = named - set(one.source_sop_instance_uids) - ours
+    if unsaid:
+        raise ResultCheckFailed(f"{one.kind} names {len(unsaid)} instances that are not recorded as its sources", REMEDY)
     images = any("Rows" in header for header in source.headers)
     if not named and (images or one.kind is not ResultKind.SC):
         raise ResultCheckFailed(f"{one.kind} names no source", REMEDY)

@@ -174,3 +174,11 @@ def test_two_objects_of_one_uid_are_held(case: Case) -> None:
 def test_what_was_built_passes(case: Case, negative: Case) -> None:
     verify(case.objects, case.findings, case.volume, case.paths)
     verify(negative.objects, negative.findings, negative.volume, negative.paths)
+
+
+def test_an_object_that_names_more_than_its_recorded_sources_is_held(case: Case) -> None:
+    """Delivery looks the recorded ones up in the registry: what an object names beside them would never be looked at."""
+    first, *others = case.objects
+    forgetful = replace(first, source_sop_instance_uids=first.source_sop_instance_uids[:-6])
+    with pytest.raises(ResultCheckFailed, match="6 instances that are not recorded as its sources"):
+        verify((forgetful, *others), case.findings, case.volume, case.paths)
