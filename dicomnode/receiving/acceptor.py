@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 from dicomnode.network import Permissions
+from dicomnode.network.dimse import QueryHandler
 from dicomnode.receiving.association import Association, AssociationLedger, Node
 from dicomnode.receiving.handler import InstanceHandler
 from dicomnode.receiving.limits import Limits
@@ -34,15 +35,18 @@ class Acceptor:
         transfer_syntaxes: Sequence[str],
         limits: Limits,
         normalized: NormalizedHandler | None = None,
+        queries: QueryHandler | None = None,
     ) -> None:
         """ae_titles: those under which we may be called. sop_classes: storage classes that are accepted.
 
-        transfer_syntaxes: those that are accepted, in the order of choice. normalized: for DIMSE-N requests.
+        transfer_syntaxes: those that are accepted, in the order of choice. normalized: for DIMSE-N requests. queries: for
+        C-FIND, C-MOVE and C-GET.
         """
         services = normalized.sop_classes if normalized is not None else ()
-        negotiator = Negotiator(sop_classes, transfer_syntaxes, limits.announced_pdu_bytes, services)
+        by_right, extended = ({}, {}) if queries is None else (queries.sop_classes, queries.extended)
+        negotiator = Negotiator(sop_classes, transfer_syntaxes, limits.announced_pdu_bytes, services, by_right, extended)
         called = frozenset(title.strip() for title in ae_titles)
-        self._node = Node(handler, ledger, permissions, negotiator, called, limits, normalized)
+        self._node = Node(handler, ledger, permissions, negotiator, called, limits, normalized, queries)
         self._places = Places(limits)
         self._workers = Workers(_THREADS_PER_PLACE * limits.max_associations)
         self._associations: set[Association] = set()

@@ -10,7 +10,8 @@ import structlog
 
 from dicomnode.domain.statuses import SUCCESS
 from dicomnode.network import Permissions
-from dicomnode.receiving import normalized
+from dicomnode.network.dimse import QueryHandler
+from dicomnode.receiving import composite, normalized
 from dicomnode.receiving.answers import answer
 from dicomnode.receiving.commands import (
     C_CANCEL_RQ,
@@ -79,6 +80,7 @@ class Node:
     called_ae: frozenset[str]
     limits: Limits
     normalized: NormalizedHandler | None = None  # for DIMSE-N requests
+    queries: QueryHandler | None = None  # for C-FIND, C-MOVE and C-GET
 
 
 class _Rejected(Exception):
@@ -98,15 +100,17 @@ class Association:
 
     def __init__(self, node: Node, link: Link, address: str, calling_ae: str) -> None:
         self._node, self._link = node, link
+        self.say, self.progress = link.send, link.message_ended  # for composite.Dialogue
         self.address = address
         self.doing = Doing.ANSWERING  # our turn, until a thread takes it up
         self.instances = 0
         self._key = ""
         self._titles = Titles(calling_ae, "", 1)
-        self._agreement = Agreement(b"", {}, 0)
+        self.agreement = Agreement(b"", {}, 0)
         self._reader = PduReader(node.limits.max_pdu_bytes)
         self._events: list[type_event] = []
         self._at = 0  # the next of these
+        self._put_off: tuple[int, bytes] | None = None  # a command set that came while another request was answered
         self._object_left = 0  # bytes that the data set may still have
         self._end: Exception | None = None  # what ended the association inside a data set
         self._outcomes: Counter[str] = Counter()
@@ -172,20 +176,20 @@ class Association:
         peer = self._node.permissions.caller(self._titles.calling_ae, self.address)
         if peer is None:
             raise _Rejected("unknown_peer", _UNKNOWN_CALLING)
-        self._agreement = self._node.negotiator.agree(request, may_store="store" in peer.may)
+        self.agreement = self._node.negotiator.agree(request, may=peer.may)
         try:
             self._key = self._node.ledger.association_opened(self._titles.calling_ae, self._titles.called_ae, self.address)
         except Exception as error:
             _log.error("an association cannot be recorded", error=type(error).__name__)
             raise _Rejected("no_database", _CONGESTION) from error
-        self._link.send(self._agreement.answer)
+        self._link.send(self.agreement.answer)
         self._link.message_ended()
         self.doing = Doing.IDLE
 
     def _serve_message(self) -> None:
         context_id, encoded = self._whole_command()
         command = read_command(encoded)
-        context = self._agreement.contexts.get(context_id)
+        context = self.agreement.contexts.get(context_id)
         if context is None:
             raise MustAbort("unknown_context")
         serve = _SERVICES.get(command.field)
@@ -193,6 +197,8 @@ class Association:
             serve(self, command, context_id, context)
         elif self._node.normalized is not None and context.abstract_syntax_uid in self._node.normalized.sop_classes:
             self._serve_normalized(self._node.normalized, encoded, command, context_id, context)
+        elif self._node.queries is not None and command.field in composite.SERVICES:
+            self._serve_query(self._node.queries, command, context_id, context)
         elif command.field != C_CANCEL_RQ or command.has_data_set:  # nothing is left to cancel: all is answered in order
             raise MustAbort("unknown_service")
         self.doing = Doing.IDLE
@@ -200,6 +206,9 @@ class Association:
 
     def _whole_command(self) -> tuple[int, bytes]:
         """The next command set and its context."""
+        if self._put_off is not None:
+            put_off, self._put_off = self._put_off, None
+            return put_off
         what, context_id, piece = self._next()
         encoded = bytes(piece)
         while what == COMMAND_PART:
@@ -288,7 +297,7 @@ class Association:
         self.instances += 1
 
     def _answer_of_handler(self, command: Command, context: Context, data_set: Iterator[Sequence[memoryview]]) -> StoreAnswer:
-        if context.abstract_syntax_uid == VERIFICATION:
+        if context.abstract_syntax_uid == VERIFICATION or not context.as_scp:
             return answer("other_context")
         if not (command.has_data_set and command.sop_class_uid and command.sop_instance_uid):
             return answer("incomplete")
@@ -330,8 +339,42 @@ class Association:
         request = normalized.read_request(encoded, bytes(data_set), context.transfer_syntax_uid, peer)
         self._respond(normalized.response(request, handler.serve(request)), context_id)
 
+    def _serve_query(self, handler: QueryHandler, command: Command, context_id: int, context: Context) -> None:
+        """C-FIND, C-MOVE, C-GET (PS3.7 9.1.2 - 9.1.4)."""
+        peer = self._node.permissions.caller(self._titles.calling_ae, self.address)
+        if peer is None or handler.sop_classes.get(context.abstract_syntax_uid) not in peer.may:
+            raise MustAbort("unknown_service")
+        try:
+            identifier = composite.joined(self._data_set(context_id)) if command.has_data_set else None
+        except SenderGone:
+            raise self._end or PeerGone("lost") from None
+        self.doing = Doing.ANSWERING
+        asked = composite.Asked(command, context, identifier)
+        request = composite.request_of(asked, self.agreement, self._titles, peer, self._key)
+        handler.serve(request, composite.Dialogue(self, command, context_id, self._node.limits.network_timeout_s))
+
+    def interjection(self, wait_s: float, wanted: Callable[[Command], bool]) -> Command | None:
+        """See composite.Speaker."""
+        if self._put_off is None:
+            if self._at == len(self._events) and (self._reader.left or self._link.readable(wait_s)):
+                self._read()
+            if self._at == len(self._events):
+                return None
+            what = self._events[self._at][0]
+            if what == ABORT:
+                raise self._unexpected(what)
+            if what in (COMMAND_PART, COMMAND_END):
+                context_id, encoded = self._whole_command()
+                command = read_command(encoded)
+                if wanted(command):
+                    return command
+                self._put_off = context_id, encoded  # read after the answer, as pipelined requests are
+        if wait_s:
+            raise MustAbort("order_of_messages", UNEXPECTED_PDU)
+        return None
+
     def _respond(self, encoded: bytes, context_id: int) -> None:
-        self._link.send(data_pdus(context_id, encoded, self._agreement.longest_pdu))
+        self._link.send(data_pdus(context_id, encoded, self.agreement.longest_pdu))
 
     def _note_end(self, how: str, code: str) -> None:
         if not self._key:

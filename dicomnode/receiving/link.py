@@ -1,5 +1,6 @@
 """The connection of one association: reads and writes with patience that ends, and a farewell that the peer sees."""
 
+import select
 import socket
 import ssl
 import struct
@@ -129,11 +130,21 @@ class Link:
         with suppress(OSError):
             self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
+    def readable(self, wait_s: float) -> bool:
+        """Whether `read` would find something, or the end, within this time. Raises MustAbort."""
+        if self._must_end:
+            raise MustAbort("gave_way", ABORTED_BY_USER)
+        if isinstance(self._connection, ssl.SSLSocket) and self._connection.pending():
+            return True
+        poll = select.poll()  # no limit at 1,024 descriptors as select has
+        poll.register(self._connection, select.POLLIN)
+        return bool(poll.poll(wait_s * 1000))
+
     def message_ended(self) -> None:
         """The peer's patience account begins anew."""
         self._waited_s, self._received = 0.0, 0
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | bytearray) -> None:
         """Send all of it, in one segment where it fits. Raises PeerGone."""
         try:
             if self._secure:  # there, one time stands for reading and writing

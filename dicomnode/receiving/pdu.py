@@ -5,6 +5,7 @@ nor a PDV is ever held whole. Only headers that a read has cut (six bytes each) 
 """
 
 import struct
+from collections.abc import Iterable, Iterator
 from enum import IntEnum
 
 PDU_HEADER = struct.Struct(">BxL")  # type, length (PS3.8 9.3.1)
@@ -45,6 +46,7 @@ RELEASE_RP_PDU = struct.pack(">BBLL", Pdu.RELEASE_RP, 0, _SHORT_BODY, 0)
 MOST_EVENTS = 512
 _LAST = frozenset({RELEASE_RQ, RELEASE_RP, ABORT})
 _NOTHING = memoryview(b"")
+_LONGEST_SENT = 131_072  # of a PDU; senders with DCMTK use no longer ones
 
 
 class MustAbort(Exception):
@@ -82,6 +84,25 @@ def data_pdus(context_id: int, command: bytes, longest: int) -> bytes:
         PDU_HEADER.pack(Pdu.DATA, len(part) + _HEADER_BYTES) + _PDV_HEADER.pack(len(part) + 2, context_id, control) + part
         for part, control in zip(parts, controls, strict=True)
     )
+
+
+def data_set_pdus(context_id: int, pieces: Iterable[bytes], size_bytes: int, longest: int) -> Iterator[bytes]:
+    """P-DATA-TFs of a data set of this size, one PDV each, none longer than the peer takes (PS3.8 D.1; 0: any)."""
+    room = max(min(longest or _LONGEST_SENT, _LONGEST_SENT) - _HEADER_BYTES, 1)
+    held, at, left = b"", 0, size_bytes
+    for piece in pieces:
+        held, at = held[at:] + piece, 0
+        while left and (len(held) - at >= min(room, left)):
+            part = held[at : at + room]
+            at, left = at + len(part), left - len(part)
+            control = DATA_PART if left else DATA_END
+            yield (
+                PDU_HEADER.pack(Pdu.DATA, len(part) + _HEADER_BYTES)
+                + _PDV_HEADER.pack(len(part) + 2, context_id, control)
+                + part
+            )
+    if left:
+        raise MustAbort("data_set_ends_early", NOT_SPECIFIED)
 
 
 class PduReader:

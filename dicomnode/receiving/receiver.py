@@ -12,6 +12,7 @@ from dicomnode.domain.errors import SettingsError
 from dicomnode.domain.routes import Peer
 from dicomnode.domain.transfer_syntaxes import preferred_first
 from dicomnode.network import STORAGE_SOP_CLASSES, Permissions
+from dicomnode.network.dimse import QueryHandler
 from dicomnode.receiving.acceptor import Acceptor
 from dicomnode.receiving.keeper import InstanceKeeper
 from dicomnode.receiving.ledger import InstanceLedger
@@ -48,13 +49,14 @@ class Receiver:
         tls: ssl.SSLContext | None = None,
         limits: Limits = DEFAULT_LIMITS,
         normalized: NormalizedHandler | None = None,
+        queries: QueryHandler | None = None,
         clock: type_clock = utc_now,
     ) -> None:
         """port: 0 takes a free one. peers: who may send; without any, whoever is on this machine.
 
         extra_sop_classes: private storage classes to accept besides those of the standard. transfer_syntaxes: which to choose
         first where a sender offers several; all others follow. tls: None for plain DICOM (`network.tls`).
-        normalized: for DIMSE-N requests.
+        normalized: for DIMSE-N requests. queries: for C-FIND, C-MOVE and C-GET.
         """
         self._store, self._ledger = store, ledger
         self._host, self._port, self._limits, self._tls = host, port, limits, tls
@@ -68,6 +70,7 @@ class Receiver:
             transfer_syntaxes=preferred_first(transfer_syntaxes),
             limits=limits,
             normalized=normalized,
+            queries=queries,
         )
         self._listener: Listener | None = None
 

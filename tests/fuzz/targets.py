@@ -119,7 +119,7 @@ def _negotiator() -> Negotiator:
 def _request(data: bytes, _: Sample, __: random.Random) -> str:
     try:
         called = titles(data)
-        agreement = _negotiator().agree(data, may_store=True)
+        agreement = _negotiator().agree(data, may={"store"})
     except MustAbort as error:
         return error.code
     assert len(called.calling_ae) <= 16

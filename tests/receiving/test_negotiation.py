@@ -23,37 +23,37 @@ def negotiator() -> Negotiator:
 
 
 def test_the_same_request_gets_the_same_answer_without_negotiating_again(negotiator: Negotiator) -> None:
-    first = negotiator.agree(associate_rq(), may_store=True)
-    assert negotiator.agree(bytes(bytearray(associate_rq())), may_store=True) is first
+    first = negotiator.agree(associate_rq(), may={"store"})
+    assert negotiator.agree(bytes(bytearray(associate_rq())), may={"store"}) is first
     assert first.contexts == {1: Context(CT, ELE)}
     assert first.longest_pdu == 16384
-    assert negotiator.agree(associate_rq(called="SECOND"), may_store=True) is not first
+    assert negotiator.agree(associate_rq(called="SECOND"), may={"store"}) is not first
 
 
 def test_who_may_not_store_may_still_ask_for_an_echo(negotiator: Negotiator) -> None:
     request = associate_rq(contexts=[(CT, (ELE,)), (VERIFICATION, (ILE,))])
-    assert set(negotiator.agree(request, may_store=True).contexts) == {1, 3}
-    assert negotiator.agree(request, may_store=False).contexts == {3: Context(VERIFICATION, ILE)}
+    assert set(negotiator.agree(request, may={"store"}).contexts) == {1, 3}
+    assert negotiator.agree(request, may=()).contexts == {3: Context(VERIFICATION, ILE)}
 
 
 def test_a_request_with_a_user_identity_is_not_kept(negotiator: Negotiator) -> None:
     identity = UserIdentityNegotiation()
     identity.user_identity_type, identity.primary_field, identity.secondary_field = 2, b"me", b"secret"
     request = associate_rq(items=[identity])
-    first = negotiator.agree(request, may_store=True)
-    assert negotiator.agree(request, may_store=True) is not first
+    first = negotiator.agree(request, may={"store"})
+    assert negotiator.agree(request, may={"store"}) is not first
     assert b"secret" not in first.answer
 
 
 def test_another_configuration_gives_another_answer() -> None:
     request = associate_rq(contexts=[(CT, (ILE, ELE))])
     for order in ((ILE, ELE), (ELE, ILE)):
-        assert Negotiator({CT}, order, 16384).agree(request, may_store=True).contexts == {1: Context(CT, order[0])}
+        assert Negotiator({CT}, order, 16384).agree(request, may={"store"}).contexts == {1: Context(CT, order[0])}
 
 
 def test_a_peer_that_asks_otherwise_each_time_fills_nothing(negotiator: Negotiator) -> None:
     for number in range(200):
-        negotiator.agree(associate_rq(longest_pdu=16384 + number), may_store=True)
+        negotiator.agree(associate_rq(longest_pdu=16384 + number), may={"store"})
     assert len(negotiator._remembered) <= 64
 
 
@@ -62,7 +62,7 @@ def test_a_request_that_ends_early_ends_the_association(negotiator: Negotiator, 
     whole = associate_rq()
     cut = whole[:2] + struct.pack(">L", max(length - 6, 0)) + whole[6:length]
     with pytest.raises(MustAbort):
-        (titles(cut), negotiator.agree(cut, may_store=True))
+        (titles(cut), negotiator.agree(cut, may={"store"}))
 
 
 def test_titles_are_read_without_their_padding() -> None:
