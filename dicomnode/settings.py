@@ -5,6 +5,7 @@ nearest known one; relative paths count from the settings file's folder. Names a
 """
 
 import os
+import socket
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,6 +63,7 @@ class Node(Section):
 
     ae_title: AETitle = "DICOMNODE"
     data_dir: Path = Path("/var/lib/dicomnode")
+    name: Name | None = None  # who holds a lease, where several machines share a database; None: the machine's host name
     timezone: Annotated[str | None, AfterValidator(zone)] = None  # of DA/TM in results where the source names none
     uid_root: Annotated[str | None, AfterValidator(uid_root_text)] = None
 
@@ -275,6 +277,11 @@ class Settings(BaseSettings):
         if separator and scheme.startswith("sqlite") and path and not path.startswith(("/", ":")):
             return f"{scheme}:///{self._absolute(Path(path))}"
         return url
+
+    @property
+    def node_name(self) -> str:
+        """`node.name`, else the machine's host name: no two nodes on one database may have the same."""
+        return self.node.name or socket.gethostname()
 
     @property
     def timezone(self) -> str:

@@ -10,6 +10,7 @@ _TEXT = """\
 [node]
 ae_title = "DICOMNODE"             # who we are: 1 to 16 characters
 data_dir = DATA_DIR
+# name = "worker-1"                # of this machine among those that share a database; default: its host name
 # timezone = "Europe/Berlin"       # of dates and times in results where the images name none; default: this machine's
 # uid_root = "1.2.…"               # for UIDs of results instead of 2.25
 

@@ -15,8 +15,9 @@ from dicomnode.registry.text import clean
 class Associations:
     """Their beginning is durable with their first instance, their end with whatever is written next."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, node: str = "") -> None:
+        """node: whose they are, where several nodes share the rows."""
+        self._database, self._node = database, node
         self._statements: tuple[Statement, Statement] | None = None
 
     def opened(self, calling: str, called: str, address: str, now: datetime) -> str:
@@ -44,7 +45,8 @@ class Associations:
             table, columns = Association.__table__, Association.__table__.c
             given = ("calling_ae", "called_ae", "address", "opened_at")
             opened = insert(table).values(  # type: ignore[arg-type]
-                {name: bindparam(name, type_=columns[name].type) for name in given} | {"instances": 0, "how": ""}
+                {name: bindparam(name, type_=columns[name].type) for name in given}
+                | {"instances": 0, "how": "", "node": self._node}
             )
             ended = update(table).where(columns.id == bindparam("of"), columns.ended_at.is_(None))  # type: ignore[arg-type]
             values = {"ended_at": bindparam("now", type_=columns.ended_at.type), "how": bindparam("as")}

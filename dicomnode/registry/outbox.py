@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from dicomnode.domain.results import ResultKind, ResultObject
 from dicomnode.domain.states import DeliveryEvent, DeliveryState, JobState
 from dicomnode.registry.fallback import after_refusal, may_go
-from dicomnode.registry.queue import backoff_s
+from dicomnode.registry.queue import backoff_s, held_by_node
 from dicomnode.registry.records import ClaimedDelivery
 from dicomnode.registry.tables import Delivery, Job, Result, Study
 from dicomnode.registry.transitions import DELIVERY, change
@@ -176,9 +176,14 @@ def requeue_lost(session: Session, now: datetime, *, reason: str) -> int:
     return _send_again(session, now, reason, Delivery.lease_until < now)
 
 
-def sender_ended(session: Session, now: datetime, *, worker: str | None, reason: str) -> int:
-    """The same for what a process that has ended was sending; None for all processes."""
-    return _send_again(session, now, reason, *([] if worker is None else [Delivery.worker == worker]))
+def sender_ended(session: Session, now: datetime, *, worker: str, reason: str) -> int:
+    """The same for what a process that has ended was sending."""
+    return _send_again(session, now, reason, Delivery.worker == worker)
+
+
+def senders_ended(session: Session, now: datetime, *, node: str, reason: str) -> int:
+    """The same for every process of this node."""
+    return _send_again(session, now, reason, *held_by_node(Delivery.worker, node))
 
 
 def _send_again(session: Session, now: datetime, reason: str, *conditions: ColumnElement[bool]) -> int:

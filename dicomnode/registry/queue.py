@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import ColumnElement, exists, func, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from dicomnode.domain.errors import StaleUpdate
 from dicomnode.domain.imaging import InstanceRef, Refusal, RefusalCode, SeriesRef
@@ -246,12 +246,23 @@ def worker_died(session: Session, worker: str, now: datetime) -> int:
     return len(jobs)
 
 
-def workers_ended(session: Session, now: datetime, *, worker: str | None = None) -> int:
-    """A worker, or (None) every worker, ended in order or with the node: its running jobs are queued, their attempt given back.
+def held_by_node(worker: InstrumentedAttribute[str], node: str) -> list[ColumnElement[bool]]:
+    """What a process of this node holds; "": whosever it is."""
+    return [worker.startswith(f"{node}:", autoescape=True)] if node else []
 
-    At 20 starts an operator is waited for.
-    """
-    mine = [] if worker is None else [Job.worker == worker]
+
+def worker_ended(session: Session, worker: str, now: datetime) -> int:
+    """A worker ended in order: its running jobs are queued, their attempt given back."""
+    return _given_back(session, now, Job.worker == worker)
+
+
+def node_ended(session: Session, now: datetime, *, node: str) -> int:
+    """The same for every worker of this node, which was restarted."""
+    return _given_back(session, now, *held_by_node(Job.worker, node))
+
+
+def _given_back(session: Session, now: datetime, *mine: ColumnElement[bool]) -> int:
+    """At 20 starts an operator is waited for."""
     jobs = session.scalars(select(Job).where(Job.state == JobState.RUNNING.value, *mine).with_for_update()).all()
     for job in jobs:
         exhausted = job.starts - job.starts_forgiven >= MAX_JOB_STARTS

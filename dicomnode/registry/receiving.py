@@ -214,9 +214,10 @@ def _note_arrival(session: Session, study_id: int, series_id: int, received: Rec
     conflicts.check_identity(session, study, series_id, received)
 
 
-def all_associations_ended(session: Session, how: str, now: datetime) -> None:
-    """After a restart of the node no association can still be open."""
-    session.execute(update(Association).where(Association.ended_at.is_(None)).values(ended_at=now, how=how))
+def all_associations_ended(session: Session, how: str, now: datetime, *, node: str) -> None:
+    """After a restart of the node no association of it can still be open; "": whosever it is."""
+    mine = [func.coalesce(Association.node, "").in_(["", node])] if node else []
+    session.execute(update(Association).where(Association.ended_at.is_(None), *mine).values(ended_at=now, how=how))
 
 
 def is_our_result(session: Session, sop_instance_uid: str) -> bool:

@@ -1,6 +1,6 @@
 """`Registry`: every question and every change as one short transaction."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -46,11 +46,15 @@ _MOST_VALUES = 500  # in one IN (…): old SQLite takes 999 parameters
 class Registry(Answers):
     """The rows of the node. Safe to share between threads; one per process (never across a fork)."""
 
-    def __init__(self, url: str, *, clock: type_clock = utc_now) -> None:
-        """`url`: sqlite:////absolute/path or postgresql+psycopg://…; nothing is opened yet."""
+    def __init__(self, url: str, *, clock: type_clock = utc_now, node: str = "") -> None:
+        """`url`: sqlite:////absolute/path or postgresql+psycopg://…; nothing is opened yet.
+
+        node: which of those that share these rows; the names of its workers begin with "node:". "": there is no other.
+        """
         self._database = Database(url)
+        self._node = node
         self._arrivals = Arrivals(self._database)
-        self._associations = Associations(self._database)
+        self._associations = Associations(self._database, node)
         self._clock = clock
         self.proofs = Proofs(self._database, clock)
         self.promises = Promises(self._database, clock)
@@ -313,16 +317,21 @@ class Registry(Answers):
         now = self._clock()
         with self._database.write() as session:
             lost = outbox.sender_ended(session, now, worker=worker, reason="its sender ended")
-            return lost + queue.workers_ended(session, now, worker=worker)
+            return lost + queue.worker_ended(session, worker, now)
 
-    def node_restarted(self) -> int:
-        """After a restart of the whole node: nobody runs anything; jobs are queued again with their attempt given back."""
-        now = self._clock()
+    def node_restarted(self, roles: Collection[str] = ("receive", "work", "deliver")) -> int:
+        """These roles of this node begin anew: what they held is given back, attempts of jobs with it; how many jobs.
+
+        What other nodes hold stays theirs: they live, or their leases end.
+        """
+        now, why = self._clock(), "the node was restarted"
         with self._database.write() as session:
-            receiving.all_associations_ended(session, "the node was restarted", now)
-            outbox.sender_ended(session, now, worker=None, reason="the node was restarted")
-            proofs.ask_again(session, now)
-            return queue.workers_ended(session, now)
+            if "receive" in roles:
+                receiving.all_associations_ended(session, why, now, node=self._node)
+                proofs.ask_again(session, now)
+            if "deliver" in roles:
+                outbox.senders_ended(session, now, node=self._node, reason=why)
+            return queue.node_ended(session, now, node=self._node) if "work" in roles else 0
 
     def retry(self, key: str) -> list[str]:
         """Operator: the same job (J) or delivery (D) again, or let a held series (E) or study (S) go on; changed keys."""

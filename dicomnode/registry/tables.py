@@ -91,6 +91,7 @@ class Association(Base):
     instances: Mapped[int] = mapped_column(default=0)
     last_instance_at: Mapped[datetime | None]
     last_study_id: Mapped[int | None]
+    node: Mapped[str | None]  # to which of the nodes that share the rows; "" where there is one
 
     __table_args__ = (Index(None, "ended_at"),)
 
@@ -333,12 +334,14 @@ class Delivery(Base):
     last_error: Mapped[str] = mapped_column(default="")
     proof: Mapped[str] = mapped_column(default="")
     commitment_uid: Mapped[str | None]  # Transaction UID of the last storage commitment that was asked for
+    earlier_commitment_uid: Mapped[str | None]  # of the one before, whose report may still come
 
     __table_args__ = (
         _one_of("state", DeliveryState),
         UniqueConstraint("result_id", "destination"),
         Index(None, "state", "destination", "not_before"),
         Index(None, "commitment_uid"),
+        Index(None, "earlier_commitment_uid"),
     )
 
 
@@ -360,6 +363,40 @@ class Commitment(Base):
     last_error: Mapped[str] = mapped_column(default="")
 
     __table_args__ = (UniqueConstraint("peer", "transaction_uid"), Index(None, "reported_at", "not_before"))
+
+
+class Announcement(Base):
+    """What a peer said of one study, which may never come: a Modality Performed Procedure Step or an availability (IAN).
+
+    references: series → SOP class → SOP instances that it names. shared: it names further studies, and not which series is whose.
+    """
+
+    __tablename__ = "announcements"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(String(8))
+    sop_instance_uid: Mapped[str]
+    study_instance_uid: Mapped[str] = mapped_column(index=True)
+    peer: Mapped[str]
+    status: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str]
+    shared: Mapped[bool]
+    references: Mapped[dict[str, Any]]
+    received_at: Mapped[datetime]
+    changed_at: Mapped[datetime] = mapped_column(index=True)
+
+    __table_args__ = (UniqueConstraint("sop_instance_uid", "study_instance_uid"),)
+
+
+class StandingAlarm(Base):
+    """Something that waits for an administrator, as the last look found it. The row goes with its cause."""
+
+    __tablename__ = "alarms"
+
+    kind: Mapped[str] = mapped_column(String(32), primary_key=True)
+    subject: Mapped[str] = mapped_column(primary_key=True)
+    since: Mapped[datetime]
+    count: Mapped[int]
 
 
 class AuditRow(Base):

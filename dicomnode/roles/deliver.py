@@ -23,7 +23,8 @@ def stranded(registry: Registry, settings: Settings) -> dict[str, int]:
 def main(settings: Settings, lifeline: Lifeline) -> None:
     """The process."""
     registry, store = wiring.open_registry(settings), wiring.open_store(settings)
-    deliverer = Deliverer(registry, store, wiring.destinations(settings), settings.node.ae_title, wiring.worker_name())
+    worker = wiring.worker_name(settings)
+    deliverer = Deliverer(registry, store, wiring.destinations(settings), settings.node.ae_title, worker)
     try:
         for name, count in stranded(registry, settings).items():
             _log.error("results wait for a destination that the settings no longer name", destination=name, deliveries=count)

@@ -6,7 +6,7 @@ import structlog
 
 from dicomnode.domain.errors import SettingsError
 from dicomnode.registry import Registry
-from dicomnode.roles import ROLES, wiring
+from dicomnode.roles import wiring
 from dicomnode.settings import Settings
 from dicomnode.settings_problems import nearest
 
@@ -46,7 +46,7 @@ def prepare_data(settings: Settings, roles: Sequence[str]) -> Registry:
     registry = wiring.open_registry(settings)
     revision = registry.prepare()
     _log.info("database ready", revision=revision)
-    if set(roles) == set(ROLES) and (given_back := registry.node_restarted()):
-        # Nobody else runs anything on this data folder: what is marked as running was cut off.
+    # Nobody else runs these roles of this node: what is marked as running in one of them was cut off.
+    if given_back := registry.node_restarted(roles):
         _log.warning("work of the last run given back", jobs=given_back)
     return registry

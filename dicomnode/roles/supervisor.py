@@ -218,7 +218,7 @@ class Supervisor:
 
     def _take_back(self, pid: int, *, crashed: bool) -> None:
         """Jobs and deliveries that the process held; a death by signal counts against the job that was running then."""
-        worker = wiring.worker_name(pid)  # its machine and pid
+        worker = wiring.worker_name(self._settings, pid)
         try:
             (self._registry.worker_died if crashed else self._registry.worker_ended)(worker)
         except DicomNodeError as error:  # the lease runs out by itself

@@ -1,7 +1,6 @@
 """From settings to domain objects and to the parts that need them. Nothing here opens a connection by itself."""
 
 import os
-import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,8 +34,14 @@ def make_folders(settings: Settings) -> None:
 
 
 def run_folder(settings: Settings) -> Path:
-    """Where roles say how they are."""
-    return settings.data_dir / "run"
+    """Where roles say how they are; each node has its own where several share a store and a database server."""
+    folder = settings.data_dir / "run"
+    return folder / settings.node_name if shares_database(settings) else folder
+
+
+def shares_database(settings: Settings) -> bool:
+    """Whether other machines may write to the same rows."""
+    return sqlite_file(settings.database_url) is None
 
 
 def open_store(settings: Settings) -> Store:
@@ -72,13 +77,13 @@ def sqlite_file(url: str) -> Path | None:
 
 
 def open_registry(settings: Settings) -> Registry:
-    """The rows."""
-    return Registry(settings.database_url)
+    """The rows. On SQLite all of them are this node's, whatever its machine was called when they were written."""
+    return Registry(settings.database_url, node=settings.node_name if shares_database(settings) else "")
 
 
-def worker_name(pid: int | None = None) -> str:
-    """Who holds a lease: this machine and process."""
-    return f"{socket.gethostname()}:{pid or os.getpid()}"
+def worker_name(settings: Settings, pid: int | None = None) -> str:
+    """Who holds a lease: this node and process."""
+    return f"{settings.node_name}:{pid or os.getpid()}"
 
 
 def peers(settings: Settings) -> dict[str, Peer]:
@@ -189,5 +194,3 @@ def not_built(settings: Settings) -> Iterable[SettingsError]:
             supported(destination)
         except SettingsError as error:
             yield error
-    if not settings.database_url.startswith("sqlite"):
-        yield SettingsError("database.url names a server, which is not built yet", "use sqlite:////path/to/dicomnode.db")

@@ -66,7 +66,7 @@ class Worker:
 
     def __init__(self, settings: Settings, registry: Registry, store: Store, lifeline: Lifeline) -> None:
         self._settings, self._registry, self._store, self._lifeline = settings, registry, store, lifeline
-        self._name = wiring.worker_name()
+        self._name = wiring.worker_name(settings)
         self._routes = {route.name: route for route in wiring.routes(settings)}
         self._destinations = {one.name: one for one in wiring.destinations(settings)}
         self._pipelines: dict[str, Pipeline] = {}

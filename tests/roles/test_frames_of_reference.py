@@ -63,7 +63,7 @@ def test_many_frames_of_reference_are_refused_or_go_with_a_warning_into_the_repo
     assert dcmsend(receiver.port, tmp_path / "study").ok
     receiver.stop()
     routing.sweep(registry, wiring.routes(settings), utc_now() + timedelta(minutes=5), pipelines=pipeline_facts(settings))
-    job = registry.claim_job(wiring.worker_name(), 60)
+    job = registry.claim_job(wiring.worker_name(settings), 60)
     assert job is not None
     Worker(settings, registry, store, Lifeline()).attempt(job)
 

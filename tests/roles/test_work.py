@@ -59,7 +59,7 @@ class Bench:
         assert len(report.jobs_created) == 1
 
     def claim(self) -> ClaimedJob:
-        job = self.registry.claim_job(wiring.worker_name(), 60)
+        job = self.registry.claim_job(wiring.worker_name(self.settings), 60)
         assert job is not None
         return job
 
@@ -261,9 +261,9 @@ def test_a_job_whose_workers_died_is_said_to_be_not_run_by_one_that_is_well(
     one.registry._clock = lambda: clock[0]
     for _ in range(3):
         one.claim()
-        assert one.registry.worker_died(wiring.worker_name()) == 1
+        assert one.registry.worker_died(wiring.worker_name(one.settings)) == 1
         clock[0] += timedelta(hours=1)
-    notice = one.registry.claim_notice(wiring.worker_name())
+    notice = one.registry.claim_notice(wiring.worker_name(one.settings))
     assert notice is not None
     one.worker.say_not_run(notice)
     job, results, deliveries = one.ending()
