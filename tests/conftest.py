@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
+from tests.beside import ByFile, longest_first, worker
 from tests.peers.dcmtk import StoreScp
 from tests.peers.node import Node
 from tests.peers.orthanc import Orthanc
 from tests.peers.postgresql import PostgreSQL
 from tests.peers.waiting import free_port
+
+pytest_plugins = ("tests.hanging",)
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -21,14 +24,21 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 ONLY_WHEN_ASKED = ("soak", "fuzz")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    """Whole files for each of several processes: what a module shares is made once."""
+    return ByFile(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out the long runs unless a marker expression asks for tests."""
-    if config.getoption("-m"):
-        return
-    long_runs = [item for item in items if any(item.get_closest_marker(name) for name in ONLY_WHEN_ASKED)]
+    """Leaves out the long runs unless a marker expression names them; several processes begin with the longest files."""
+    asked = config.getoption("-m")
+    long_runs = [item for item in items if any(item.get_closest_marker(name) for name in ONLY_WHEN_ASKED if name not in asked)]
     if long_runs:
         config.hook.pytest_deselected(items=long_runs)
         items[:] = [item for item in items if item not in long_runs]
+    if worker() is not None:
+        items[:] = longest_first(items)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
