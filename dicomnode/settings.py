@@ -185,7 +185,7 @@ class PeerSettings(Section):
     ae_title: AETitle
     host: Host
     port: Port
-    may: frozenset[Literal["store", "query", "retrieve", "commit", "reject"]] = frozenset()
+    may: frozenset[Literal["store", "query", "retrieve", "commit", "reject", "announce"]] = frozenset()
     tls: bool = False  # we call it by TLS, with the certificates of dicom.tls
 
 

@@ -3,6 +3,7 @@
 from dicomnode.domain.clock import type_clock
 from dicomnode.registry import explain as explanation
 from dicomnode.registry import queries
+from dicomnode.registry.announcements import Announcements
 from dicomnode.registry.engine import Database
 from dicomnode.registry.records import Transition
 
@@ -12,6 +13,11 @@ class Answers:
 
     _database: Database
     _clock: type_clock
+
+    @property
+    def announcements(self) -> Announcements:
+        """What others announce of studies."""
+        return Announcements(self._database, self._clock)
 
     def status_counts(self) -> dict[str, object]:
         """{"counts": {studies, series, instances, jobs:{state:n}, deliveries:{state:n}}, "oldest_queued_s": float | None}."""

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from dicomnode.domain.errors import NothingToDo
 from dicomnode.domain.states import JobEvent, SeriesState
+from dicomnode.registry.announcements import announced_of
 from dicomnode.registry.judging import announced, open_associations
 from dicomnode.registry.paragraph import paragraph
 from dicomnode.registry.queries import description, find_study
@@ -35,6 +36,7 @@ def explain(session: Session, text: str, now: datetime) -> dict[str, object]:
         "purged_at": study.purged_at.isoformat() if study.purged_at else None,
         "waiting_for_images": study.unsettled,
         "conflicts": _conflicts(session, study_id),
+        "announcements": _announcements(session, study),
         "series": _all_series(session, study, series, now),
     }
     return {"paragraph": paragraph(answer), **answer}
@@ -52,6 +54,11 @@ def _conflicts(session: Session, study_id: int) -> list[dict[str, object]]:
         }
         for row in rows
     ]
+
+
+def _announcements(session: Session, study: Study) -> list[Mapping[str, object]]:
+    found = announced_of(session, {study.study_instance_uid: study.id})
+    return list(found[study.id].said) if found else []
 
 
 def _all_series(session: Session, study: Study, series: Sequence[Series], now: datetime) -> list[dict[str, object]]:

@@ -9,10 +9,12 @@ from sqlalchemy.orm import Session
 
 from dicomnode.domain.errors import StaleUpdate
 from dicomnode.domain.states import JobState, SeriesEvent, SeriesState
+from dicomnode.registry.announcements import announced_of
 from dicomnode.registry.operator import new_job
 from dicomnode.registry.other_titles import times_of
 from dicomnode.registry.queue import inputs_as_json, inputs_from, refusal_as_json, supersede
 from dicomnode.registry.records import (
+    Announced,
     AssociationEvidence,
     JobSummary,
     SeriesCompletion,
@@ -25,6 +27,8 @@ from dicomnode.registry.tables import Association, Instance, Job, Series, Study,
 from dicomnode.registry.text import header_text, whole_number
 from dicomnode.registry.transitions import SERIES, change
 
+_NOTHING_ANNOUNCED = Announced()
+
 
 def studies_to_judge(session: Session) -> list[StudyEvidence]:
     """The studies in which something arrived since routing settled them."""
@@ -33,11 +37,22 @@ def studies_to_judge(session: Session) -> list[StudyEvidence]:
     if not studies:
         return []
     associations = session.scalars(select(Association).where(Association.ended_at.is_(None))).all()
-    return [_evidence(session, row.id, row.arrivals, row.study_instance_uid, associations) for row in studies]
+    announced = announced_of(session, {row.study_instance_uid: row.id for row in studies})
+    return [
+        _evidence(
+            session, row.id, row.arrivals, row.study_instance_uid, associations, announced.get(row.id, _NOTHING_ANNOUNCED)
+        )
+        for row in studies
+    ]
 
 
 def _evidence(
-    session: Session, study_id: int, arrivals: int, study_instance_uid: str, associations: Sequence[Association]
+    session: Session,
+    study_id: int,
+    arrivals: int,
+    study_instance_uid: str,
+    associations: Sequence[Association],
+    announced: Announced,
 ) -> StudyEvidence:
     rows = session.scalars(select(Series).where(Series.study_id == study_id, ~Series.ours).order_by(Series.id)).all()
     jobs = session.scalars(select(Job).where(Job.study_id == study_id).order_by(Job.id)).all()
@@ -49,6 +64,7 @@ def _evidence(
         associations=open_associations(rows, study_id, associations),
         jobs=tuple(_summary(job) for job in jobs),
         study_instance_uid=study_instance_uid,
+        announced=announced,
     )
 
 

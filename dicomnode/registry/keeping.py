@@ -11,7 +11,7 @@ from dicomnode.domain.clock import type_clock
 from dicomnode.domain.errors import UsageError
 from dicomnode.domain.results import ResultObject
 from dicomnode.domain.states import SeriesState
-from dicomnode.registry import canary, conflicts, keys, own_notes, references, rejections, retention
+from dicomnode.registry import announcements, canary, conflicts, keys, own_notes, references, rejections, retention
 from dicomnode.registry.engine import Database
 from dicomnode.registry.tables import Job, Series, Study
 
@@ -77,6 +77,7 @@ class Keeping:
             forgotten = retention.forget_associations(session, associations_ended_before, limit)
             if instances_purged_before is not None:
                 forgotten += retention.forget_instances_purged(session, instances_purged_before, limit)
+            forgotten += announcements.forget(session, associations_ended_before, limit)
         return forgotten
 
     def audit_before(self, before: datetime, limit: int) -> list[Mapping[str, Any]]:

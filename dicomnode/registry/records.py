@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
+from dicomnode.domain.announcements import AnnouncementKind
 from dicomnode.domain.imaging import Refusal, SeriesRef
 from dicomnode.domain.results import Predecessor, ResultObject
 from dicomnode.domain.states import DeliveryState, JobState, SeriesState
@@ -156,6 +157,30 @@ class AssociationEvidence:
 
 
 @dataclass(frozen=True, slots=True)
+class AnnouncedSeries:
+    """What others said is a series: how many instances, how many of them never came, and by which service it was said."""
+
+    instances: int
+    missing: int
+    kinds: frozenset[AnnouncementKind]
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """What others announced of a study (MPPS, IAN).
+
+    series: by Series Instance UID, of final statements alone. in_progress: procedure steps of which no end was said. absent:
+    series that a final statement names and of which nothing is here, with the SOP classes of their instances. said: all that
+    was announced, for `explain`.
+    """
+
+    series: Mapping[str, AnnouncedSeries] = field(default_factory=dict)
+    in_progress: int = 0
+    absent: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    said: tuple[Mapping[str, object], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SeriesEvidence:
     """All that routing may know of one series.
 
@@ -223,6 +248,7 @@ class StudyEvidence:
     associations: tuple[AssociationEvidence, ...]
     jobs: tuple[JobSummary, ...]
     study_instance_uid: str = ""
+    announced: Announced = field(default_factory=Announced)
 
 
 @dataclass(frozen=True, slots=True)

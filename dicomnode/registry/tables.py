@@ -365,40 +365,6 @@ class Commitment(Base):
     __table_args__ = (UniqueConstraint("peer", "transaction_uid"), Index(None, "reported_at", "not_before"))
 
 
-class Announcement(Base):
-    """What a peer said of one study, which may never come: a Modality Performed Procedure Step or an availability (IAN).
-
-    references: series → SOP class → SOP instances that it names. shared: it names further studies, and not which series is whose.
-    """
-
-    __tablename__ = "announcements"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    kind: Mapped[str] = mapped_column(String(8))
-    sop_instance_uid: Mapped[str]
-    study_instance_uid: Mapped[str] = mapped_column(index=True)
-    peer: Mapped[str]
-    status: Mapped[str] = mapped_column(String(16))
-    reason: Mapped[str]
-    shared: Mapped[bool]
-    references: Mapped[dict[str, Any]]
-    received_at: Mapped[datetime]
-    changed_at: Mapped[datetime] = mapped_column(index=True)
-
-    __table_args__ = (UniqueConstraint("sop_instance_uid", "study_instance_uid"),)
-
-
-class StandingAlarm(Base):
-    """Something that waits for an administrator, as the last look found it. The row goes with its cause."""
-
-    __tablename__ = "alarms"
-
-    kind: Mapped[str] = mapped_column(String(32), primary_key=True)
-    subject: Mapped[str] = mapped_column(primary_key=True)
-    since: Mapped[datetime]
-    count: Mapped[int]
-
-
 class AuditRow(Base):
     """One transition. Never updated."""
 

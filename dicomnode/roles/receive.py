@@ -7,7 +7,9 @@ from datetime import timedelta
 
 from dicomnode.receiving import Limits, Receiver
 from dicomnode.receiving.commitment import CommitmentService, Committer
+from dicomnode.receiving.announcements import AnnouncementService
 from dicomnode.registry import Registry
+from dicomnode.receiving.normalized import NormalizedHandler, NormalizedHandlers
 from dicomnode.roles import canary, wiring
 from dicomnode.roles.lifeline import Lifeline
 from dicomnode.roles.space import ReserveKeeper
@@ -35,7 +37,7 @@ def main(settings: Settings, lifeline: Lifeline) -> None:
         peers=(*wiring.peers(settings).values(), *canary.permitted(settings)),
         tls=wiring.tls_context(settings),
         limits=Limits(max_associations=settings.dicom.max_associations, network_timeout_s=settings.dicom.network_timeout_s),
-        normalized=_commitment_service(settings, registry, noted),
+        normalized=_normalized(settings, registry, store, noted),
     )
     committer = _committer(settings, registry, store, noted)
     reserve = ReserveKeeper(wiring.open_reserve(settings))
@@ -62,6 +64,16 @@ def main(settings: Settings, lifeline: Lifeline) -> None:
 def _commitment_service(settings: Settings, registry: Registry, noted: threading.Event) -> CommitmentService | None:
     """For reports to us where a destination proves by storage commitment, and for requests where we are its SCP."""
     if not settings.commitment.serve and all(one.proof != "commitment" for one in settings.destinations):
+def _normalized(settings: Settings, registry: Registry, store: Store, noted: threading.Event) -> NormalizedHandler | None:
+    """All DIMSE-N services that somebody may use."""
+    services: list[NormalizedHandler] = []
+    if (commitment := _commitment_service(settings, registry, noted)) is not None:
+        services.append(commitment)
+    if any("announce" in one.may for one in settings.peers):
+        services.append(AnnouncementService(registry.announcements, store.has_room))
+    return NormalizedHandlers(services) if services else None
+
+
         return None
     return CommitmentService(registry.proofs, registry.promises if settings.commitment.serve else None, noted)
 

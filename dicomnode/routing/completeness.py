@@ -1,17 +1,24 @@
 """Is more to come? Judged from evidence alone, so that a restart of the node takes up the wait where it was."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from dicomnode.registry import AssociationEvidence, SeriesEvidence
+from dicomnode.domain.announcements import AnnouncementKind
+from dicomnode.registry import Announced, AnnouncedSeries, AssociationEvidence, SeriesEvidence
 from dicomnode.routing.counting import counted_twice, listed_more
+from dicomnode.routing.facts import is_no_image
 
 # A gap in InstanceNumber may be a slice that is still on its way, or one that the modality never sends: it lengthens, no more.
 GAP_FACTOR = 3.0
 # With a final count and no association open half of the silence will do: another association may still follow.
 FINAL_COUNT_FACTOR = 0.5
+NOTHING_ANNOUNCED = Announced()
+_ANNOUNCERS = {
+    AnnouncementKind.STEP: "the modality's procedure step (MPPS)",
+    AnnouncementKind.AVAILABILITY: "the archive's notification (IAN)",
+}
 # An open association that brought nothing for so many quiet periods is idle, not sending; some senders keep theirs for hours.
 IDLE_FACTOR = 3.0
 SHORTEST_IDLE_S = 30.0
@@ -44,7 +51,9 @@ class Arrivals:
     opened_at: first arrival since the earliest of them was opened or reopened. missing_numbers: how many InstanceNumbers
     between the lowest and the highest did not arrive. final_count: the source told how many instances each series has, and
     they are here. listed_more: images that a PACS lists and that are not here; counted_twice: it listed what is here, twice, a
-    quiet period apart.
+    quiet period apart. announced_missing: images that were announced (MPPS, IAN) and did not come; whole: exactly what was
+    announced of each of the series is here. announced_by: who said so, for people. to_come: what was announced beside them, in
+    words.
     """
 
     opened_at: datetime
@@ -54,6 +63,10 @@ class Arrivals:
     associations: tuple[AssociationEvidence, ...]
     listed_more: int = 0
     counted_twice: bool = False
+    announced_missing: int = 0
+    whole: bool = False
+    announced_by: str = ""
+    to_come: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +79,16 @@ class Completeness:
     waits_for: str = ""
 
 
-def gather(series: Sequence[SeriesEvidence], associations: Sequence[AssociationEvidence], quiet_s: float = 0.0) -> Arrivals:
+def gather(
+    series: Sequence[SeriesEvidence],
+    associations: Sequence[AssociationEvidence],
+    quiet_s: float = 0.0,
+    announced: Announced = NOTHING_ANNOUNCED,
+) -> Arrivals:
     """The evidence of several series as one: the quiet period counts over all series of the study that a route matches."""
     arriving = [one for one in series if one.state == "arriving"] or list(series)
+    said = [(one, announced.series.get(one.series_instance_uid)) for one in arriving]
+    to_come = _to_come(announced)
     return Arrivals(
         opened_at=min(one.opened_at for one in arriving),
         last_arrival_at=max(one.last_arrival_at for one in series),
@@ -77,7 +97,31 @@ def gather(series: Sequence[SeriesEvidence], associations: Sequence[AssociationE
         associations=tuple(associations),
         listed_more=sum(listed_more(one) for one in arriving),
         counted_twice=quiet_s > 0 and all(counted_twice(one, quiet_s) for one in arriving),
+        announced_missing=sum(of_series.missing for _, of_series in said if of_series is not None),
+        whole=not to_come and all(_is_whole(one, of_series) for one, of_series in said),
+        announced_by=_by(of_series for _, of_series in said if of_series is not None),
+        to_come=to_come,
     )
+
+
+def _is_whole(series: SeriesEvidence, said: AnnouncedSeries | None) -> bool:
+    # With more here than was announced the announcement was not final, whatever it said.
+    return said is not None and not said.missing and series.instances <= said.instances
+
+
+def _by(said: Iterable[AnnouncedSeries]) -> str:
+    kinds = {kind for one in said for kind in one.kinds}
+    return " and ".join(words for kind, words in _ANNOUNCERS.items() if kind in kinds)
+
+
+def _to_come(announced: Announced) -> str:
+    """What is announced of the study beside the series that are here; "" for nothing. Reports and the like are no images."""
+    if announced.in_progress:
+        return "a procedure step is still in progress"
+    absent = sum(not all(map(is_no_image, classes)) for classes in announced.absent.values())
+    if not absent:
+        return ""
+    return "another series was announced" if absent == 1 else f"{absent} other series were announced"
 
 
 def _missing(numbers: Sequence[int]) -> int:
@@ -89,14 +133,18 @@ def is_complete(evidence: Arrivals, route: Patience, now: datetime) -> Completen
     quiet_s, kind = _quiet(evidence, route)
     silent_s = (now - evidence.last_arrival_at).total_seconds()
     sending = [one.key for one in evidence.associations if _still_sends(one, route, now)]
-    if evidence.counted_twice and not sending:
+    if evidence.whole and not sending and not evidence.listed_more:
+        return Completeness(True, why=f"all images that {evidence.announced_by} named are here")
+    if evidence.counted_twice and not sending and not evidence.announced_missing:
         return Completeness(True, why=f"the PACS listed what is here twice, {route.quiet_s:g} s apart")
-    if silent_s >= quiet_s and not sending and not evidence.listed_more:
+    if silent_s >= quiet_s and not sending and not evidence.listed_more and not evidence.announced_missing:
         return Completeness(True, why=f"nothing arrived for {quiet_s:g} s{kind}")
     waits_for = f"the end of association {', '.join(sending)}" if sending else f"{quiet_s:g} s without a new image{kind}"
-    if evidence.listed_more and not sending:
-        more = "1 more image" if evidence.listed_more == 1 else f"{evidence.listed_more} more images"
-        waits_for = f"{more} that the PACS lists"
+    if not sending and (evidence.listed_more or evidence.announced_missing):
+        by_pacs = evidence.listed_more >= evidence.announced_missing
+        number = evidence.listed_more if by_pacs else evidence.announced_missing
+        more = "1 more image" if number == 1 else f"{number} more images"
+        waits_for = f"{more} that {'the PACS lists' if by_pacs else f'{evidence.announced_by} named'}"
     if (now - evidence.opened_at).total_seconds() >= route.max_wait_s:
         return Completeness(
             True, forced=True, why=f"{route.max_wait_s:g} s after its first image it still waited for {waits_for}"
@@ -105,6 +153,8 @@ def is_complete(evidence: Arrivals, route: Patience, now: datetime) -> Completen
 
 
 def _quiet(evidence: Arrivals, route: Patience) -> tuple[float, str]:
+    if evidence.to_come:
+        return route.quiet_s * GAP_FACTOR, f" (longer than usual, for {evidence.to_come})"
     if evidence.final_count:
         return route.quiet_s * FINAL_COUNT_FACTOR, " (all images that the source announced are here)"
     if evidence.missing_numbers:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from dicomnode.domain.canary import CANARY_AE_TITLE
-from dicomnode.domain.equipment import DERIVED_SOP_CLASSES
 from dicomnode.domain.imaging import Refusal
 from dicomnode.domain.routes import Route
 from dicomnode.domain.states import JobState, SeriesState
@@ -21,14 +20,8 @@ from dicomnode.registry import (
 )
 from dicomnode.routing.choice import Choice, choose_series, refusal
 from dicomnode.routing.completeness import Completeness, DefaultPatience, gather, is_complete
-from dicomnode.routing.facts import PipelineFacts
+from dicomnode.routing.facts import PipelineFacts, is_no_image
 from dicomnode.routing.inputs import choose_inputs
-
-# Families of Storage SOP Classes (PS3.4 B.5) that are never a pipeline's input, whatever a route's match says.
-_NO_IMAGES = tuple(
-    f"1.2.840.10008.5.1.4.1.1.{family}." for family in ("9", "11", "30", "66", "67", "68", "88", "104", "131", "200.2", "481")
-)  # waveforms, presentation states, PM, raw/SEG/registration, RWV map, surfaces, SR, documents, protocols, …, RT
-_CAPTURES = frozenset(uid for uid in DERIVED_SOP_CLASSES if uid.startswith("1.2.840.10008.5.1.4.1.1.7"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +62,7 @@ def _is_canary(study: StudyEvidence) -> bool:
 
 
 def _mismatches(series: SeriesEvidence, route: Route) -> tuple[str, ...]:
-    if _is_no_image(series.sop_class_uid):
+    if is_no_image(series.sop_class_uid):
         return ("it holds no images",)
     if not series.instances:
         return ("all its images were rejected, or lost before they were acknowledged",)
@@ -80,19 +73,13 @@ def _mismatches(series: SeriesEvidence, route: Route) -> tuple[str, ...]:
     return found
 
 
-def _is_no_image(sop_class_uid: str) -> bool:
-    if sop_class_uid in _CAPTURES:
-        return False
-    return sop_class_uid in DERIVED_SOP_CLASSES or (sop_class_uid + ".").startswith(_NO_IMAGES)
-
-
 def _wait(study: StudyEvidence, matching: Sequence[SeriesEvidence], route: Route, now: datetime) -> Completeness:
     heard = [_as_it_came_to(route, one) for one in matching]
     later = [one for one, before in zip(heard, matching, strict=True) if one is not before]
     if all(one.state is SeriesState.COMPLETE for one in matching):
         # What is complete came long ago; the route's own title may still receive it.
         return is_complete(gather(later, study.associations, route.quiet_s), route, now) if later else Completeness(True)
-    return is_complete(gather(heard, study.associations, route.quiet_s), route, now)
+    return is_complete(gather(heard, study.associations, route.quiet_s, study.announced), route, now)
 
 
 def _as_it_came_to(route: Route, series: SeriesEvidence) -> SeriesEvidence:
@@ -122,9 +109,12 @@ def _completion(
     if series.state is SeriesState.COMPLETE:
         return ()
     of_routes = [wait for name, wait in waits.items() if series in matching[name]]
-    judged = of_routes or [is_complete(gather([series], study.associations), DefaultPatience(), now)]
+    alone = gather([series], study.associations, announced=study.announced)
+    judged = of_routes or [is_complete(alone, DefaultPatience(), now)]
     waiting = next((wait for wait in judged if not wait.complete), None)
-    evidence: dict[str, object] = {"missing_numbers": gather([series], ()).missing_numbers}
+    evidence: dict[str, object] = {"missing_numbers": alone.missing_numbers}
+    if (counted := study.announced.series.get(series.series_instance_uid)) is not None:
+        evidence |= {"announced_by_others": counted.instances, "announced_missing": counted.missing}
     if "counts" in series.evidence:
         evidence["counts"] = series.evidence["counts"]
     if waiting is not None:

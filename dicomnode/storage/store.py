@@ -109,6 +109,14 @@ class Store:
                 "free some space, move node.data_dir to a larger disk, or lower storage.reserve_mb",
             )
 
+    def has_room(self) -> bool:
+        """Whether the disk takes more."""
+        try:
+            self.check_space()
+        except OutOfSpace:
+            return False
+        return True
+
     def begin_instance(self, file_head: bytes) -> InstanceWriter:
         """A writer for a new instance, under a name of our own. Raises OutOfSpace, StorageError.
 
