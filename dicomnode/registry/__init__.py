@@ -6,6 +6,7 @@ Promises: each method is one short transaction, committed on return; a state cha
 fenced, with an audit row; a late worker changes nothing (StaleUpdate). Knows nothing of bytes or network.
 """
 
+from dicomnode.registry.holdings import HeldObject, Holdings, Narrowing
 from dicomnode.registry.promises import Promises
 from dicomnode.registry.proofs import Proofs
 from dicomnode.registry.records import (
@@ -47,10 +48,13 @@ __all__ = [
     "ClaimedDelivery",
     "ClaimedJob",
     "ConflictKind",
+    "HeldObject",
+    "Holdings",
     "InstanceKeys",
     "JobInput",
     "JobSummary",
     "KnownInstance",
+    "Narrowing",
     "PlannedJob",
     "Promises",
     "Proofs",

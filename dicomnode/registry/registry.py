@@ -26,6 +26,7 @@ from dicomnode.registry.answers import Answers
 from dicomnode.registry.arrivals import Arrivals
 from dicomnode.registry.associations import Associations
 from dicomnode.registry.engine import Database
+from dicomnode.registry.holdings import Holdings
 from dicomnode.registry.keeping import Keeping
 from dicomnode.registry.lookahead import Lookahead
 from dicomnode.registry.promises import Promises
@@ -58,6 +59,7 @@ class Registry(Answers):
         self._clock = clock
         self.proofs = Proofs(self._database, clock)
         self.promises = Promises(self._database, clock)
+        self.holdings = Holdings(self._database)
         self.keeping = Keeping(self._database, clock)
         self.lookahead = Lookahead(self._database, clock)
 
