@@ -1,0 +1,96 @@
+"""A node that answers queries, in this process: real store, real registry on SQLite, real listener."""
+
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pynetdicom.association import Association
+from pynetdicom.sop_class import (
+    PatientRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelFind,
+)
+
+from dicomnode.archive import Archive, ArchiveLimits
+from dicomnode.domain.routes import Peer
+from dicomnode.network import associate
+from dicomnode.network.contexts import UNCOMPRESSED
+from dicomnode.network.reactor import hold
+from tests.peers.processes import tool
+from tests.receiving.reception import Reception, local_peer
+from tests.receiving.samples import saved
+
+STUDY_ROOT = str(StudyRootQueryRetrieveInformationModelFind)
+PATIENT_ROOT = str(PatientRootQueryRetrieveInformationModelFind)
+
+
+class Holding:
+    """`peers`: who is listed, nobody by default. Ended by `stop`."""
+
+    def __init__(
+        self, folder: Path, *, peers: Sequence[Peer] = (), limits: ArchiveLimits = ArchiveLimits(), **options: Any
+    ) -> None:
+        self.folder = folder
+        self.reception = Reception(folder / "node", {"peers": peers, **options})
+        self.registry, self.store = self.reception.registry, self.reception.store
+        self.archive = Archive(self.registry.holdings, limits)
+        self.reception.options["queries"] = self.archive
+        self.reception.start()
+        self.port = self.reception.port
+
+    def stop(self) -> None:
+        self.reception.stop()
+
+    def take(self, *datasets: Dataset, calling: str = "MODALITY") -> None:
+        """C-STORE these."""
+        statuses = self.reception.send(*[saved(one, self.folder) for one in datasets], calling=calling)
+        assert set(statuses) == {0}, statuses
+
+    @contextmanager
+    def asking(self, *models: str, calling: str = "VIEWER") -> Iterator[Association]:
+        contexts = [(model, UNCOMPRESSED) for model in models]
+        with associate(local_peer(self.port), calling, contexts) as association:
+            yield association
+
+    def found(self, level: str, model: str = STUDY_ROOT, **keys: Any) -> list[Dataset]:
+        """The matches of a query that ends with Success."""
+        matches, statuses = self.answers(level, model, **keys)
+        assert statuses[-1] == 0x0000, [hex(status) for status in statuses]
+        return matches
+
+    def answers(self, level: str, model: str = STUDY_ROOT, **keys: Any) -> tuple[list[Dataset], list[int]]:
+        """The matches, and all statuses."""
+        with self.asking(model) as association:
+            return find(association, identifier(level, **keys), model)
+
+    def findscu(self, *words: str) -> list[Dataset]:
+        """The matches that DCMTK's findscu was given."""
+        answers = self.folder / "answers"
+        answers.mkdir(exist_ok=True)
+        for old in answers.glob("rsp*.dcm"):
+            old.unlink()
+        command = [tool("findscu", "dcmtk"), "-aec", "DICOMNODE", "-aet", "VIEWER", "-X", "-od", answers, *words]
+        subprocess.run([*map(str, command), "127.0.0.1", str(self.port)], check=True, capture_output=True, timeout=60)
+        return [dcmread(path, force=True) for path in sorted(answers.glob("rsp*.dcm"))]
+
+
+def identifier(level: str, **keys: Any) -> Dataset:
+    asked = Dataset()
+    if level:
+        asked.QueryRetrieveLevel = level
+    for keyword, value in keys.items():
+        setattr(asked, keyword, value)
+    return asked
+
+
+def find(association: Association, asked: Dataset, model: str) -> tuple[list[Dataset], list[int]]:
+    hold(association)
+    matches, statuses = [], []
+    for response, match in association.send_c_find(asked, model):
+        statuses.append(int(response.Status))
+        if match is not None:
+            matches.append(match)
+    return matches, statuses
