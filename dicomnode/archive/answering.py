@@ -10,9 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pydicom.charset import decode_bytes, encode_string
+from pydicom.uid import ImplicitVRLittleEndian
 
 from dicomnode.archive.identifier import Identifier
 from dicomnode.archive.keys import ANSWER_KEYS, KEYS, UNIQUE_KEYS, Key
+
+IMPLICIT = str(ImplicitVRLittleEndian)
 
 _UTF_8 = "ISO_IR 192"
 _TRANSLATED = frozenset({"SH", "LO", "ST", "LT", "UT", "UC", "PN"})

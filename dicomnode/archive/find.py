@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from dicomnode.archive.answering import Answers
+from dicomnode.archive.answering import IMPLICIT, Answers
 from dicomnode.archive.identifier import Identifier, read_identifier, unique_above
 from dicomnode.archive.keys import KEYS, MODELS, Level
 from dicomnode.archive.matching import Matcher, date_limits, matcher_of
@@ -25,7 +25,7 @@ def find(holdings: Holdings, request: QueryRequest, conversation: Conversation, 
     if not _agreed(request, _RELATIONAL):
         unique_above(asked, model)
     matcher = matcher_of([(KEYS[keyword], text) for keyword, text in asked.keys.items()], combined=_agreed(request, _COMBINED))
-    answers = Answers(asked, explicit_vr=not _implicit(request.transfer_syntax_uid), ae_title=request.called_ae)
+    answers = Answers(asked, explicit_vr=request.transfer_syntax_uid != IMPLICIT, ae_title=request.called_ae)
     status = PENDING_WITH_UNSUPPORTED_KEYS if asked.unsupported else PENDING
     count = 0
     for attributes in _matches(holdings, asked, matcher, conversation):
@@ -40,10 +40,6 @@ def find(holdings: Holdings, request: QueryRequest, conversation: Conversation, 
 
 def _agreed(request: QueryRequest, field: int) -> bool:
     return request.extended[field : field + 1] == b"\1"
-
-
-def _implicit(transfer_syntax_uid: str) -> bool:
-    return transfer_syntax_uid == "1.2.840.10008.1.2"
 
 
 def _matches(

@@ -2,19 +2,24 @@
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
 
+from dicomnode.archive.answering import IMPLICIT, failed_list
 from dicomnode.archive.find import EXTENDED, find
 from dicomnode.archive.keys import FIND_CLASSES, RIGHTS
 from dicomnode.archive.refusals import RequestRefused
+from dicomnode.archive.retrieve import Source, Tally, destination_of, get, move, selected
 from dicomnode.domain.errors import DicomNodeError
 from dicomnode.domain.query_statuses import QUERY_CONDITIONS
+from dicomnode.domain.routes import Peer
+from dicomnode.network.courier import Courier
 from dicomnode.network.dimse import Conversation, QueryRequest, QueryService
 from dicomnode.registry import Holdings
+from dicomnode.storage import Store
 
 _log = structlog.get_logger("archive")
 
@@ -34,37 +39,76 @@ class Archive:
     sop_classes: Mapping[str, str] = RIGHTS
     extended: Mapping[str, bytes] = dict.fromkeys(FIND_CLASSES, EXTENDED)
 
-    def __init__(self, holdings: Holdings, limits: ArchiveLimits = ArchiveLimits()) -> None:
+    def __init__(
+        self,
+        holdings: Holdings,
+        store: Store,
+        peers: Iterable[Peer],
+        our_ae_title: str,
+        limits: ArchiveLimits = ArchiveLimits(),
+    ) -> None:
+        """peers: of the settings; to these alone a C-MOVE may send. our_ae_title: under which we call them."""
         self._holdings, self._limits = holdings, limits
+        self._source = Source(holdings, store)
+        self._peers, self._our_ae_title = tuple(peers), our_ae_title
         self._queries = threading.BoundedSemaphore(limits.max_queries)
+        self._retrievals = threading.BoundedSemaphore(limits.max_retrievals)
 
     def serve(self, request: QueryRequest, conversation: Conversation) -> None:
         """See QueryHandler. Nothing of what was asked for reaches the log (identifiers hold names)."""
         started = time.monotonic()
+        tally: Tally | None = None
+        count = 0
         try:
-            outcome, count = self._served(request, conversation)
+            if request.service is QueryService.FIND:
+                with _place(self._queries, "busy"):
+                    outcome, count = find(self._holdings, request, conversation, self._limits.max_matches)
+            else:
+                with _place(self._retrievals, "too_many_retrievals"):
+                    outcome, tally = self._retrieve(request, conversation)
         except RequestRefused as refused:
-            outcome, count = refused.outcome, 0
+            outcome = refused.outcome
         except DicomNodeError as error:
-            outcome, count = "failed", 0
+            outcome = "failed"
             _log.error("a query failed", association=request.association_key, exc_info=error)
-        condition = QUERY_CONDITIONS[outcome]
         _log.info(
             "a query was answered",
             association=request.association_key,
             peer=request.peer.name,
             kind=request.service.name,
             code=outcome,
-            count=count,
+            count=count if tally is None else tally.total,
+            failed_count=None if tally is None else tally.failed,
             duration_s=round(time.monotonic() - started, 3),
         )
-        conversation.answer(condition.status, comment=condition.comment)
+        _last_response(request, conversation, outcome, tally)
 
-    def _served(self, request: QueryRequest, conversation: Conversation) -> tuple[str, int]:
-        if request.service is QueryService.FIND:
-            with _place(self._queries, "busy"):
-                return find(self._holdings, request, conversation, self._limits.max_matches)
-        raise RequestRefused("failed")
+    def _retrieve(self, request: QueryRequest, conversation: Conversation) -> tuple[str, Tally]:
+        if request.service is QueryService.GET:
+            return get(self._source, selected(self._holdings, request), conversation)
+        destination = destination_of(self._peers, request)
+        selection = selected(self._holdings, request)
+        originator = (request.calling_ae, request.message_id)
+        return move(
+            self._source,
+            selection,
+            conversation,
+            lambda: Courier(destination, self._our_ae_title, selection.kinds, originator=originator),
+        )
+
+
+def _last_response(request: QueryRequest, conversation: Conversation, outcome: str, tally: Tally | None) -> None:
+    condition = QUERY_CONDITIONS[outcome]
+    if tally is None:
+        conversation.answer(condition.status, comment=condition.comment)
+        return
+    explicit_vr = request.transfer_syntax_uid != IMPLICIT
+    conversation.answer(
+        condition.status,
+        failed_list(tally.failed_uids, explicit_vr=explicit_vr),
+        counts=tally.counts(remaining=outcome == "cancelled"),
+        comment=condition.comment,
+    )
 
 
 @contextmanager

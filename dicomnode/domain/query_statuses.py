@@ -32,7 +32,7 @@ QUERY_CONDITIONS: Mapping[str, QueryCondition] = {
     ),
     "busy": QueryCondition(0xA700, "F", "as many queries run as the node lets run at once", "too many queries: ask again"),
     "too_many_retrievals": QueryCondition(
-        0xA701, "MG", "as many retrievals run as `archive.max_retrievals`", "too many retrievals at once: ask again"
+        0xA702, "MG", "as many retrievals run as `archive.max_retrievals`", "too many retrievals at once: ask again"
     ),
     "none_sent": QueryCondition(
         0xA702, "MG", "nothing could be sent: the destination is out of reach, or takes none of it", "nothing could be sent"

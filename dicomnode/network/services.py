@@ -38,8 +38,10 @@ def echo(peer: Peer, our_ae_title: str, *, timeouts: Timeouts = Timeouts(dimse_s
     return elapsed
 
 
-def send_file(association: Association, path: Path) -> int | None:
+def send_file(association: Association, path: Path, *, originator: tuple[str, int] | None = None) -> int | None:
     """C-STORE one Part 10 file; its status, or None if the link was lost and the outcome is unknown (send the same UID again).
+
+    originator: AE title and Message ID of the C-MOVE that wants it (PS3.7 9.1.1.1).
 
     The data set leaves as it is stored; only where the peer took another uncompressed syntax is it converted. Raises
     PeerUnreachable if no accepted context fits, CorruptInstance if the file cannot be read.
@@ -55,7 +57,9 @@ def send_file(association: Association, path: Path) -> int | None:
         )
     hold(association)
     try:
-        return _status(association.send_c_store(path if syntax in accepted else dcmread(path)))
+        ae_title, message_id = originator or (None, None)
+        sent = path if syntax in accepted else dcmread(path)
+        return _status(association.send_c_store(sent, originator_aet=ae_title, originator_id=message_id))
     except RuntimeError:  # the association ended before we could send
         return None
     except (AttributeError, ValueError, OSError) as error:

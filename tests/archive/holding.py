@@ -31,12 +31,12 @@ class Holding:
     """`peers`: who is listed, nobody by default. Ended by `stop`."""
 
     def __init__(
-        self, folder: Path, *, peers: Sequence[Peer] = (), limits: ArchiveLimits = ArchiveLimits(), **options: Any
+        self, folder: Path, *, peers: Sequence[Peer] = (), limits: ArchiveLimits | None = None, **options: Any
     ) -> None:
         self.folder = folder
         self.reception = Reception(folder / "node", {"peers": peers, **options})
         self.registry, self.store = self.reception.registry, self.reception.store
-        self.archive = Archive(self.registry.holdings, limits)
+        self.archive = Archive(self.registry.holdings, self.store, peers, "DICOMNODE", limits or ArchiveLimits())
         self.reception.options["queries"] = self.archive
         self.reception.start()
         self.port = self.reception.port

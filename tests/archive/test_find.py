@@ -1,7 +1,5 @@
 """C-FIND (PS3.4 C.4.1) over what was received."""
 
-from collections.abc import Callable
-
 from tests.archive.holding import Holding
 from tests.receiving.samples import changed, ct
 
