@@ -1,6 +1,7 @@
 """A volume through a bundle: its preprocessing, its network, its probabilities on the network's grid."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +15,11 @@ from dicomnode.engines.bundle import Bundle
 from dicomnode.engines.devices import computing, is_out_of_memory
 from dicomnode.engines.ladder import Descent, Rung, with_less_memory
 from dicomnode.engines.reasons import first_line
+from dicomnode.engines.scaling import leading_scaling_steps, scale
 from dicomnode.engines.sidecar import BundleRules, RunRules
 from dicomnode.engines.spatial import grid_of, leading_spatial_steps, meta_tensor, network_grid
 from dicomnode.engines.values import NetworkInput, Prediction, whole_box
-from dicomnode.imaging.resampling import Grid, linear_on
+from dicomnode.imaging.resampling import Grid, in_slabs, slab_of, slices_on
 
 _SLAB = 16  # columns of voxels at a time: a few MB, which stay in the cache
 
@@ -41,7 +43,10 @@ def preprocess(bundle: Bundle, given: NetworkInput, rules: BundleRules, run: Run
                 margin = math.ceil(run.crop_margin_mm / min(grid.spacing_mm))
                 box = grid.box_around(given.grid.part(given.region), margin)
                 grid = grid if box is None else grid.part(box)
-            item: dict[str, Any] = {key: meta_tensor(_interpolated(given, grid), grid, channel=True)}
+            scaling = leading_scaling_steps(bundle.preprocessing[steps:], key)
+            scaled = bundle.preprocessing[steps : steps + scaling]
+            item: dict[str, Any] = {key: meta_tensor(_interpolated(given, grid, scaled), grid, channel=True)}
+            steps += scaling
         else:
             item = {key: meta_tensor(given.part(whole_box(given.grid.shape)), given.grid, channel=False)}
         for transform in bundle.preprocessing[steps:]:
@@ -59,10 +64,19 @@ def preprocess(bundle: Bundle, given: NetworkInput, rules: BundleRules, run: Run
     return Prepared(tensor, grid_of(tensor.shape[2:], np.asarray(image.affine, dtype=float)))
 
 
-def _interpolated(given: NetworkInput, grid: Grid) -> NDArray[np.float32]:
-    """What the network shall see, on `grid`; only the voxels between which it lies are made."""
-    box = given.grid.box_around(grid, 1) or whole_box(given.grid.shape)
-    return linear_on(given.part(box), given.grid.part(box), grid)
+def _interpolated(given: NetworkInput, grid: Grid, scaled: Sequence[Any]) -> NDArray[np.float32]:
+    """What the network shall see, on `grid`, its intensities `scaled`; only the voxels between which it lies are made."""
+    result = np.empty(grid.shape, dtype=np.float32)
+
+    def fill(part: slice) -> None:
+        slab = slab_of(grid, part)
+        box = given.grid.box_around(slab, 1) or whole_box(given.grid.shape)
+        for index, plane in enumerate(slices_on(given.part(box)[None], given.grid.part(box), slab), start=part.start):
+            result[index] = plane[0]
+            scale(result[index], scaled)
+
+    in_slabs(fill, grid.shape[0])
+    return result
 
 
 def predict(

@@ -9,7 +9,7 @@ from dicomnode.engines.instances import with_instances
 from dicomnode.engines.rules import HeatMapRules
 from dicomnode.engines.sidecar import SegmentRule
 from dicomnode.engines.values import Case, Conclusion, NetworkInput, Prediction
-from dicomnode.imaging.resampling import Grid, labels_on, slices_on
+from dicomnode.imaging.resampling import Grid, in_slabs, labels_on, slices_on
 
 
 class SegmentsReading:
@@ -43,7 +43,7 @@ class SegmentsReading:
 
 def segments_of(labels: NDArray[np.uint8], rules: tuple[SegmentRule, ...], grid: Grid) -> tuple[Segment, ...]:
     """Segments with voxels in `labels`; rule n (from 1) is voxel value n."""
-    counts = [int(np.count_nonzero(labels == number)) for number in range(len(rules) + 1)]
+    counts = [0, *(_voxels(labels, number) for number in range(1, len(rules) + 1))]
     return tuple(
         Segment(
             number=number,
@@ -58,6 +58,16 @@ def segments_of(labels: NDArray[np.uint8], rules: tuple[SegmentRule, ...], grid:
         for number, rule in enumerate(rules, start=1)
         if counts[number]
     )
+
+
+def _voxels(labels: NDArray[np.uint8], number: int) -> int:
+    counts: list[int] = []
+
+    def count(part: slice) -> None:
+        counts.extend(int(np.count_nonzero(plane == number)) for plane in labels[part])
+
+    in_slabs(count, len(labels))
+    return sum(counts)
 
 
 def heatmaps(prediction: Prediction, grid: Grid, rules: HeatMapRules | None) -> tuple[HeatMap, ...]:

@@ -20,7 +20,7 @@ from dicomnode.domain.imaging import spacing_of, voxel_ml_of
 _PARALLEL_TOLERANCE = 1e-4  # in voxels of the source per voxel of the target: 0.05 voxel over 512
 _ROUNDING = 1e-6
 _THREADS_AT_MOST = 4
-_SLICES_AT_LEAST = 16  # a slab; for fewer a thread is not worth its start
+_SLAB_SLICES = 16  # for fewer a thread is not worth its start
 Value = TypeVar("Value", bound=np.generic)
 Floats = NDArray[np.float32]
 Box = tuple[slice, slice, slice]
@@ -173,14 +173,16 @@ class _Line:
         return result
 
 
-def slices_on(values: NDArray[np.generic], source: Grid, target: Grid) -> Iterator[Floats]:
-    """The target's slices one by one, (channels, y, x) float32, from `values` (channels, z, y, x) on `source`.
+def slices_on(
+    values: NDArray[np.generic], source: Grid, target: Grid, made: Callable[[Floats], Floats] | None = None
+) -> Iterator[Floats]:
+    """The target's slices one by one, (channels, y, x) float32, from `values` (channels, z, y, x) on `source`; to be read only.
 
-    Outside the source the nearest border voxel holds.
+    Outside the source the nearest border voxel holds. made: what is interpolated in place of a source slice's channels.
     """
     maps = axis_maps(source, target)
     if maps is None:
-        yield from _oblique(values, source, target)
+        yield from (_oblique(values, source, target) if made is None else _oblique(made(_floats(values)), source, target))
         return
     along = values.transpose(0, *(1 + axis_map.source_axis for axis_map in maps))
     depth = along.shape[1]
@@ -188,17 +190,23 @@ def slices_on(values: NDArray[np.generic], source: Grid, target: Grid) -> Iterat
         _Line.of(along.shape[1 + axis], target.shape[axis], maps[axis].scale, maps[axis].offset) for axis in (1, 2)
     )
     rows_first = along.shape[3] * target.shape[1] < along.shape[2] * target.shape[2]
-    blend = _Blend(along)
+
+    def in_plane(plane: Floats) -> Floats:
+        return columns.along(rows.along(plane, 1), 2) if rows_first else rows.along(columns.along(plane, 2), 1)
+
+    # Each axis costs least where the slices are small and few: before the others where it makes fewer, after them where more.
+    blend_last = target.shape[0] > depth
+    blend = _Blend(along, [one for one in (made, in_plane if blend_last else None) if one is not None])
     for index in range(target.shape[0]):
         plane = blend.at(min(max(maps[0].scale * index + maps[0].offset, 0.0), depth - 1.0))
-        yield columns.along(rows.along(plane, 1), 2) if rows_first else rows.along(columns.along(plane, 2), 1)
+        yield plane if blend_last else in_plane(plane)
 
 
 class _Blend:
-    """Slices of `along` (channels, depth, y, x) at fractional depths, each source slice converted only once in a row."""
+    """Slices of `along` (channels, depth, y, x) at fractional depths, each source slice made ready only once in a row."""
 
-    def __init__(self, along: NDArray[np.generic]) -> None:
-        self._along = along
+    def __init__(self, along: NDArray[np.generic], steps: Sequence[Callable[[Floats], Floats]]) -> None:
+        self._along, self._steps = along, steps
         self._kept: dict[int, Floats] = {}
 
     def at(self, position: float) -> Floats:
@@ -211,8 +219,15 @@ class _Blend:
     def _slice(self, index: int) -> Floats:
         if index not in self._kept:
             self._kept = {k: v for k, v in self._kept.items() if abs(k - index) <= 1}
-            self._kept[index] = np.ascontiguousarray(self._along[:, index], dtype=np.float32)
+            plane = _floats(self._along[:, index])
+            for step in self._steps:
+                plane = step(plane)
+            self._kept[index] = plane
         return self._kept[index]
+
+
+def _floats(values: NDArray[np.generic]) -> Floats:
+    return np.ascontiguousarray(values, dtype=np.float32)
 
 
 def _oblique(values: NDArray[np.generic], source: Grid, target: Grid) -> Iterator[Floats]:
@@ -238,14 +253,20 @@ def _oblique(values: NDArray[np.generic], source: Grid, target: Grid) -> Iterato
 
 
 def in_slabs(work: Callable[[slice], object], slices: int) -> None:
-    """`work` on slabs of so many slices, by as many threads as there are processors (4 at most): numpy lets go of the GIL."""
-    workers = min(_THREADS_AT_MOST, len(os.sched_getaffinity(0)), -(-slices // _SLICES_AT_LEAST))
+    """`work` on slabs of so many slices, by as many threads as there are processors (4 at most): numpy lets go of the GIL.
+
+    Slabs are thin: what one of them needs beside its result stays in the cache and is soon free again.
+    """
+    slabs = max(1, round(slices / _SLAB_SLICES))
+    edges = [round(slices * number / slabs) for number in range(slabs + 1)]
+    parts = [slice(begin, end) for begin, end in pairwise(edges)]
+    workers = min(_THREADS_AT_MOST, len(os.sched_getaffinity(0)), slabs)
     if workers < 2:
-        work(slice(0, slices))
+        for part in parts:
+            work(part)
         return
-    edges = [round(slices * number / workers) for number in range(workers + 1)]
     with ThreadPoolExecutor(workers, thread_name_prefix="slabs") as pool:
-        list(pool.map(work, (slice(begin, end) for begin, end in pairwise(edges))))
+        list(pool.map(work, parts))
 
 
 def slab_of(grid: Grid, part: slice) -> Grid:
@@ -277,23 +298,23 @@ def labels_on(probabilities: NDArray[np.generic], source: Grid, target: Grid) ->
     return result
 
 
-def most_probable_on(
+def exceeding_on(
     probabilities: NDArray[np.generic], channels: Sequence[int], source: Grid, target: Grid
-) -> NDArray[np.bool_]:
-    """Where `labels_on` would name one of `channels`: (z, y, x) bool on `target`."""
-    result = np.empty(target.shape, dtype=bool)
+) -> Iterator[NDArray[np.bool_]]:
+    """The target's slices one by one, (y, x) bool: where one of `channels` exceeds all others, after interpolation.
 
-    def fill(part: slice) -> None:
-        for index, planes in enumerate(slices_on(probabilities, source, slab_of(target, part)), start=part.start):
-            best, wanted = planes[0], np.full(planes.shape[1:], 0 in channels)
-            for channel in range(1, len(planes)):
-                better = planes[channel] > best
-                wanted = wanted | better if channel in channels else wanted & ~better
-                best = np.maximum(best, planes[channel])
-            result[index] = wanted
+    Of equals a channel that is not among them wins. Differences are interpolated, one channel fewer than there are.
+    """
+    others = [channel for channel in range(len(probabilities)) if channel not in channels]
+    for planes in slices_on(probabilities, source, target, None if len(others) != 1 else _less(channels, others[0])):
+        if len(others) == 1:
+            yield np.asarray(planes.max(axis=0) > 0)
+        else:
+            yield np.asarray(planes[list(channels)].max(axis=0) > planes[others].max(axis=0, initial=-np.inf))
 
-    in_slabs(fill, target.shape[0])
-    return result
+
+def _less(channels: Sequence[int], other: int) -> Callable[[Floats], Floats]:
+    return lambda planes: np.stack([planes[channel] - planes[other] for channel in channels])
 
 
 def nearest_on(labels: NDArray[Value], source: Grid, target: Grid) -> NDArray[Value]:

@@ -11,6 +11,7 @@ from monai.transforms import EnsureChannelFirstd, EnsureTyped, ScaleIntensityRan
 from dicomnode.domain.errors import PipelineError, ResourceExhausted
 from dicomnode.engines.bundle import Bundle
 from dicomnode.engines.network_run import Prepared, predict, preprocess
+from dicomnode.engines.scaling import leading_scaling_steps
 from dicomnode.engines.sidecar import BundleRules, RunRules
 from dicomnode.engines.spatial import grid_of, leading_spatial_steps, meta_tensor, network_grid
 from dicomnode.engines.values import NetworkInput
@@ -69,6 +70,37 @@ def test_spacing_gives_monais_own_grid_and_values(spacing: dict[str, Any], obliq
     assert ours.shape == tuple(theirs.shape[:0:-1])
     assert np.allclose(grid_of(theirs.shape[1:], np.asarray(theirs.affine)).affine, ours.affine, atol=1e-6)
     assert np.abs(linear_on(PIXELS, grid, ours) - theirs.numpy()[0].transpose(2, 1, 0)).max() < 0.01
+
+
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        {"a_min": -1024, "a_max": 600, "b_min": 0.0, "b_max": 1.0, "clip": True},
+        {"a_min": -160, "a_max": 240, "b_min": -1.0, "b_max": 1.0},
+        {"a_min": 0, "a_max": 7},
+    ],
+)
+def test_scaling_slice_by_slice_gives_monais_own_values(scaling: dict[str, Any]) -> None:
+    steps = [
+        EnsureChannelFirstd(keys="image"),
+        Spacingd(keys="image", pixdim=[1.25, 1.25, 1.5], mode="bilinear"),
+        ScaleIntensityRanged(keys="image", **scaling),
+        EnsureTyped(keys="image"),
+    ]
+    assert leading_scaling_steps(steps[2:], "image") == 2
+    given = NetworkInput(PIXELS, GRID)
+    followed = preprocess(_bundle(_Counting(), *steps), given, BundleRules(), RunRules())
+    item: Any = {"image": meta_tensor(linear_on(PIXELS, GRID, followed.grid), followed.grid, channel=True)}
+    for step in steps[2:]:
+        item = step(item)
+    assert np.allclose(followed.tensor[0].numpy(), item["image"].numpy(), atol=1e-4)
+
+
+def test_steps_that_do_more_than_scale_are_left_to_monai() -> None:
+    half = EnsureTyped(keys="image", dtype=torch.float16)
+    assert leading_scaling_steps([ScaleIntensityRanged(keys="image", a_min=0, a_max=0), half], "image") == 0
+    assert leading_scaling_steps([half], "image") == 0
+    assert leading_scaling_steps([ScaleIntensityRanged(keys="label", a_min=0, a_max=1)], "image") == 0
 
 
 def test_steps_that_do_more_than_move_to_another_grid_are_left_to_monai() -> None:

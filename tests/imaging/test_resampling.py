@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from dicomnode.imaging.resampling import Grid, axis_maps, canonical, labels_on, linear_on, nearest_on, oriented
+from dicomnode.imaging.resampling import Grid, axis_maps, canonical, exceeding_on, labels_on, linear_on, nearest_on, oriented
 
 RNG = np.random.default_rng(3)
 
@@ -33,13 +33,14 @@ def _by_scipy(values: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
 
 
 @pytest.mark.parametrize("rotation", [None, _turned()], ids=["straight", "oblique"])
+@pytest.mark.parametrize("slices", [7, 40], ids=["fewer slices", "more slices"])
 @pytest.mark.parametrize("target_spacing", [(3.0, 1.1, 1.3), (0.9, 0.5, 0.4)], ids=["coarser", "finer"])
 def test_linear_interpolation_agrees_with_scipy(
-    rotation: np.ndarray | None, target_spacing: tuple[float, float, float]
+    rotation: np.ndarray | None, target_spacing: tuple[float, float, float], slices: int
 ) -> None:
     source = _grid((9, 21, 17), (2.0, 0.7, 0.8), rotation)
     values = RNG.integers(-1000, 1000, source.shape).astype(np.int16)
-    whole = _grid((7, 15, 12), target_spacing, rotation)
+    whole = _grid((slices, 15, 12), target_spacing, rotation)
     target = Grid(whole.shape, whole.affine + np.array([[0, 0, 0, 0.3], [0, 0, 0, -0.9], [0, 0, 0, 0.2], [0, 0, 0, 0]]))
     assert np.abs(linear_on(values, source, target) - _by_scipy(values, source, target)).max() < 0.01
 
@@ -113,3 +114,17 @@ def test_the_box_around_another_grid_covers_it_and_no_more() -> None:
     assert source.box_around(part, margin=2) == (slice(1, 11), slice(2, 32), slice(0, 9))
     far = Grid(part.shape, part.affine + np.array([[0, 0, 0, 500.0], [0] * 4, [0] * 4, [0] * 4]))
     assert source.box_around(far) is None
+
+
+@pytest.mark.parametrize("rotation", [None, _turned()], ids=["straight", "oblique"])
+@pytest.mark.parametrize("channels", [(1, 2), (2,), (0, 1)])
+def test_where_channels_exceed_the_others_is_where_the_most_probable_one_is_among_them(
+    channels: tuple[int, ...], rotation: np.ndarray | None
+) -> None:
+    source, target = _grid((9, 21, 17), (2.0, 0.7, 0.8)), _grid((20, 40, 30), (0.9, 0.4, 0.5), rotation)
+    powers = np.exp(ndimage.gaussian_filter(RNG.normal(size=(3, *source.shape)), (0, 1, 2, 2)) * 9).astype(np.float32)
+    probabilities = powers / powers.sum(axis=0)
+    expected = np.isin(labels_on(probabilities, source, target), channels)
+    found = np.stack(list(exceeding_on(probabilities, channels, source, target)))
+    assert 0.1 < expected.mean() < 0.95
+    assert (found != expected).mean() < 1e-4  # where two are equal but for rounding

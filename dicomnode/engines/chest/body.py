@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from dicomnode.engines.chest.planar import dilated, enclosed, eroded
+from dicomnode.engines.components import Touching, components
 from dicomnode.imaging.resampling import Box
 
 _WORKING_SPACING_MM = 3.0  # skin needs no finer grid, and full-size morphology costs seconds
@@ -13,7 +14,6 @@ _OPENING_MM = 6.0  # table tops, cables and folds of blankets are thinner
 # Lung that a small field of view cuts open is lung-like in most of its voxels; air beside the patient, with blankets, is not.
 _LUNG_HU = (-950.0, -500.0)
 _OPEN_LUNG_SHARE = 0.6
-_IN_PLANE = ndimage.generate_binary_structure(3, 1) & np.array([False, True, False])[:, None, None]
 
 
 def body_mask(pixels: NDArray[Any], spacing_mm: tuple[float, float, float], threshold: float = -500.0) -> NDArray[np.bool_]:
@@ -29,10 +29,21 @@ def body_mask(pixels: NDArray[Any], spacing_mm: tuple[float, float, float], thre
 
 def working_body(pixels: NDArray[Any], spacing_mm: tuple[float, float, float], threshold: float = -500.0) -> NDArray[np.bool_]:
     """`body_mask` on the coarse working grid, of every `working_steps`-th voxel."""
-    steps = working_steps(spacing_mm)
-    small = pixels[:: steps[0], :: steps[1], :: steps[2]]
-    mask = _fill(small, _largest_body(small > threshold, spacing_mm, steps))
-    return np.asarray(ndimage.binary_dilation(mask, _IN_PLANE))  # never cut skin at the coarse grid
+    return body_of(working(pixels, spacing_mm), spacing_mm, threshold)
+
+
+def body_of(small: NDArray[Any], spacing_mm: tuple[float, float, float], threshold: float = -500.0) -> NDArray[np.bool_]:
+    """The same of pixels on the working grid already; spacing_mm: of the full grid."""
+    body = _largest_body(small > threshold, spacing_mm, working_steps(spacing_mm))
+    if body.any():
+        body = enclosed(body, (small > _LUNG_HU[0]) & (small < _LUNG_HU[1]), _OPEN_LUNG_SHARE)
+    return dilated(body, 1)  # never cut skin at the coarse grid
+
+
+def working(values: NDArray[Any], spacing_mm: tuple[float, float, float]) -> NDArray[Any]:
+    """Every `working_steps`-th voxel, side by side in memory: what is read again and again is a fiftieth of the volume."""
+    z, y, x = working_steps(spacing_mm)
+    return np.ascontiguousarray(values[::z, ::y, ::x])
 
 
 def working_steps(spacing_mm: tuple[float, float, float]) -> tuple[int, int, int]:
@@ -57,27 +68,8 @@ def _largest_body(
     """The largest component after an in-plane opening, grown back within `solid`."""
     in_plane_mm = spacing_mm[1] * steps[1]
     rounds = max(1, round(_OPENING_MM / 2 / in_plane_mm))
-    eroded = ndimage.binary_erosion(solid, _IN_PLANE, iterations=rounds, border_value=1)  # a body cut by the field of view
-    labels, count = ndimage.label(eroded)
-    if count == 0:
+    parts = components(eroded(solid, rounds), Touching.FACES)
+    if parts.count == 0:
         return np.zeros_like(solid)
-    largest = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
-    grown: NDArray[np.bool_] = ndimage.binary_dilation(largest, _IN_PLANE, iterations=rounds + 1) & solid
-    return grown
-
-
-def _fill(small: NDArray[Any], body: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """`body` with everything that it encloses in-plane, and with lung that the edge of the image cuts open."""
-    if not body.any():
-        return body
-    labels, count = ndimage.label(~body, _IN_PLANE)
-    outside = np.zeros(count + 1, dtype=bool)
-    for edge in (labels[:, 0], labels[:, -1], labels[:, :, 0], labels[:, :, -1]):
-        outside[np.unique(edge)] = True
-    candidates = np.flatnonzero(outside[1:]) + 1
-    lung_like = (small > _LUNG_HU[0]) & (small < _LUNG_HU[1])
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)
-    share = np.bincount(labels[lung_like], minlength=count + 1)[candidates] / sizes[candidates]
-    outside[candidates[share > _OPEN_LUNG_SHARE]] = False
-    outside[0] = False
-    return ~outside[labels]
+    largest = parts.mask(int(np.argmax(parts.sizes())))
+    return dilated(largest, rounds + 1) & solid

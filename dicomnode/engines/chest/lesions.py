@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from dicomnode.engines.chest.lungs import LungView
 from dicomnode.engines.chest.sides import LEFT, RIGHT
+from dicomnode.engines.components import Touching, components
 from dicomnode.engines.measure import Measures, measure
 from dicomnode.engines.sidecar import Calibration, LesionRules
 from dicomnode.imaging.resampling import Box, Grid, linear_on
@@ -30,11 +31,11 @@ class Candidate:
 
 def find_candidates(view: LungView, pixels: NDArray[Any], source: Grid, rules: LesionRules) -> list[Candidate]:
     """Most probable first, then largest; pixels: (z, y, x) on `source`. `rules.min_probability` is not applied here."""
-    labels, _ = ndimage.label(view.lesion >= rules.threshold, _TOUCHING)
+    parts = components(view.lesion >= rules.threshold, Touching.CORNERS)
     found = [
         candidate
-        for number, box in enumerate(ndimage.find_objects(labels), start=1)
-        if (candidate := _candidate(view, labels, number, box, pixels, source, rules)) is not None
+        for box, seed in zip(parts.boxes(), parts.seeds(), strict=True)
+        if (candidate := _candidate(view, box, seed, pixels, source, rules)) is not None
     ]
     return sorted(found, key=lambda c: (-round(c.probability, 2), -c.measures.volume_ml, c.measures.center_mm))
 
@@ -72,9 +73,8 @@ def evidence_of(measures: Measures, slice_spacing_mm: float, calibration: Calibr
 
 def _candidate(
     view: LungView,
-    labels: NDArray[np.integer],
-    number: int,
-    box: tuple[slice, ...],
+    box: Box,
+    seed: tuple[int, int, int],
     pixels: NDArray[Any],
     source: Grid,
     rules: LesionRules,
@@ -83,11 +83,12 @@ def _candidate(
     if extent_mm > 2 * rules.max_diameter_mm:
         return None
     around = _grown(box, view.lesion.shape, 2)
-    own = labels[around] == number
+    labels, _ = ndimage.label(view.lesion[around] >= rules.threshold, _TOUCHING)
+    own = labels == labels[tuple(at - part.start for at, part in zip(seed, around, strict=True))]
     shell = ndimage.binary_dilation(own, _TOUCHING) & ~own
     if float(np.mean(view.aerated[around][shell])) < rules.min_lung_contact:
         return None
-    others = (labels[around] != 0) & ~own
+    others = (labels != 0) & ~own
     probability = np.where(others, 0, view.lesion[around])
     source_box = source.box_around(view.grid.part(around))
     if source_box is None:
@@ -110,6 +111,6 @@ def _side(sides: NDArray[np.uint8]) -> int:
     return 0 if left == right else LEFT if left > right else RIGHT
 
 
-def _grown(box: tuple[slice, ...], shape: tuple[int, ...], margin: int) -> Box:
+def _grown(box: Box, shape: tuple[int, ...], margin: int) -> Box:
     z, y, x = (slice(max(0, s.start - margin), min(size, s.stop + margin)) for s, size in zip(box, shape, strict=True))
     return z, y, x

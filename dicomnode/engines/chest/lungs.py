@@ -1,5 +1,6 @@
 """The lungs: what the network calls lung, cut out, split into sides, and brought back to the source grid."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,7 @@ from numpy.typing import NDArray
 
 from dicomnode.engines.chest.sides import Frame, split_lungs
 from dicomnode.engines.values import Prediction
-from dicomnode.imaging.resampling import Grid, box_of, canonical, most_probable_on, nearest_on
+from dicomnode.imaging.resampling import Box, Grid, box_of, canonical, exceeding_on, in_slabs, nearest_on, slab_of
 
 _MARGIN = 4  # voxels around the lungs: lesions at the pleura reach beyond
 
@@ -30,16 +31,16 @@ class LungView:
 def lung_view(prediction: Prediction, lung_channel: int, lesion_channel: int, middle_mm: float) -> LungView | None:
     """Cuts out the lungs and parts them; None where the network names no lung. middle_mm: LPS x of the body's middle."""
     probabilities, grid = canonical(prediction.probabilities, prediction.grid)
-    aerated = _most_probable(probabilities, lung_channel)
+    aerated, lesion = _most_probable(probabilities, (lung_channel, lesion_channel))
     found = box_of(aerated)
     if found is None:
         return None
     z, y, x = (
         slice(max(0, s.start - _MARGIN), min(size, s.stop + _MARGIN)) for s, size in zip(found, aerated.shape, strict=True)
     )
-    grid, aerated, probabilities = grid.part((z, y, x)), aerated[z, y, x], probabilities[:, z, y, x]
-    either = aerated | _most_probable(probabilities, lesion_channel)
-    sides = split_lungs(either, Frame(grid.spacing_mm, _left_mm(grid, middle_mm)))
+    box: Box = z, y, x
+    grid, aerated, probabilities = grid.part(box), aerated[box], probabilities[:, z, y, x]
+    sides = split_lungs(aerated | lesion[box], Frame(grid.spacing_mm, _left_mm(grid, middle_mm)))
     return LungView(probabilities, probabilities[lesion_channel], aerated, sides, grid)
 
 
@@ -55,10 +56,29 @@ def lung_labels(view: LungView, source: Grid, channels: tuple[int, int], number_
     numbers = np.zeros(3, dtype=np.uint8)
     numbers[list(number_of)] = list(number_of.values())
     # The interpolated border lies up to one voxel outside the network's own: the sides must reach so far.
-    sides = np.where(view.sides > 0, view.sides, _grown(view.sides))
-    inside = most_probable_on(view.probabilities, channels, view.grid, source.part(box))
-    np.multiply(nearest_on(numbers[sides], view.grid, source.part(box)), inside, out=labels[box])
+    reaching = numbers[np.where(view.sides > 0, view.sides, _grown(view.sides))]
+    target, shown = source.part(box), labels[box]
+
+    def fill(part: slice) -> None:
+        slab = slab_of(target, part)
+        nearest = nearest_on(reaching, view.grid, slab)
+        for index, inside in enumerate(exceeding_on(view.probabilities, channels, view.grid, slab)):
+            np.multiply(nearest[index], inside, out=shown[part.start + index])
+
+    in_slabs(fill, target.shape[0])
     return labels
+
+
+def best_below(view: LungView, threshold: float) -> float:
+    """The largest score of a lung voxel that stays below `threshold`; 0 where there is none."""
+    best = [0.0]
+
+    def look(part: slice) -> None:
+        for lesion, sides in zip(view.lesion[part], view.sides[part], strict=True):
+            best.append(float(np.max(lesion * ((sides > 0) & (lesion < threshold)), initial=0.0)))
+
+    in_slabs(look, len(view.lesion))
+    return max(best)
 
 
 def _grown(sides: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -81,15 +101,23 @@ def lungs_on(view: LungView, target: Grid) -> NDArray[np.bool_]:
     return lungs
 
 
-def _most_probable(probabilities: NDArray[np.float32], channel: int) -> NDArray[np.bool_]:
-    """Where one of (channels, z, y, x) exceeds all others; of equals the lower channel wins, as in an argmax."""
-    result = np.ones(probabilities.shape[1:], dtype=bool)
-    for other in range(len(probabilities)):
-        if other < channel:
-            result &= probabilities[channel] > probabilities[other]
-        elif other > channel:
-            result &= probabilities[channel] >= probabilities[other]
-    return result
+def _most_probable(probabilities: NDArray[np.float32], channels: Sequence[int]) -> list[NDArray[np.bool_]]:
+    """For each of `channels`, where it exceeds all others; of equals the lower channel wins, as in an argmax.
+
+    probabilities: (channels, z, y, x), each slice of which is read once.
+    """
+    found = [np.ones(probabilities.shape[1:], dtype=bool) for _ in channels]
+
+    def compare(part: slice) -> None:
+        for index in range(part.start, part.stop):
+            for channel, result in zip(channels, found, strict=True):
+                for other in range(len(probabilities)):
+                    mine, its = probabilities[channel, index], probabilities[other, index]
+                    if other != channel:
+                        result[index] &= mine > its if other < channel else mine >= its
+
+    in_slabs(compare, probabilities.shape[1])
+    return found
 
 
 def _left_mm(grid: Grid, middle_mm: float) -> NDArray[np.float64]:

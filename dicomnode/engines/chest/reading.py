@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 
 from dicomnode.domain.findings import LabelMap
 from dicomnode.domain.imaging import Refusal, read_only
-from dicomnode.engines.chest.body import upsampled, working_body, working_steps
+from dicomnode.engines.chest.body import body_of, upsampled, working, working_steps
 from dicomnode.engines.chest.findings import classification, lesion_map, lesion_of
 from dicomnode.engines.chest.lesions import Candidate, calibrated, find_candidates, without_diffuse
-from dicomnode.engines.chest.lungs import LungView, lung_labels, lung_view, lungs_on
-from dicomnode.engines.chest.region import aerated_mask, no_lung, refuse_after, refuse_before
+from dicomnode.engines.chest.lungs import LungView, best_below, lung_labels, lung_view, lungs_on
+from dicomnode.engines.chest.region import aerated_of, no_lung, refuse_after, refuse_before
 from dicomnode.engines.chest.sides import LEFT, RIGHT
 from dicomnode.engines.intensities import refuse_intensities
 from dicomnode.engines.segments import heatmaps, segments_of
@@ -33,6 +33,7 @@ class ChestReading:
             pixels = pixels.astype(np.float32)
         self._pixels, self._grid = canonical(pixels, self._source)
         self._steps = working_steps(self._grid.spacing_mm)
+        self._small = working(self._pixels, self._grid.spacing_mm)
         self._body: NDArray[np.bool_] = np.zeros((0, 0, 0), dtype=bool)  # on the working grid
 
     def prepare(self) -> NetworkInput | Refusal:
@@ -40,8 +41,8 @@ class ChestReading:
         rules = self._sidecar
         if rules.intensities is not None and (refusal := refuse_intensities(self._pixels, rules.intensities)):
             return refusal
-        self._body = working_body(self._pixels, self._grid.spacing_mm, self._tables.body.threshold)
-        aerated = aerated_mask(self._pixels, self._body, self._grid.spacing_mm)
+        self._body = body_of(self._small, self._grid.spacing_mm, self._tables.body.threshold)
+        aerated = aerated_of(self._small, self._body)
         if refusal := refuse_before(aerated, self._grid.spacing_mm, self._tables.region):
             return refusal
         return NetworkInput(self._pixels, self._grid, self._box_of(aerated), self._without_surroundings)
@@ -75,10 +76,6 @@ class ChestReading:
         outside = np.asarray(self._tables.body.outside, dtype=pixels.dtype)
         return np.where(upsampled(self._body, self._steps, box), pixels, outside)
 
-    def _working(self, values: NDArray[Any]) -> NDArray[Any]:
-        z, y, x = self._steps
-        return values[::z, ::y, ::x]
-
     def _box_of(self, aerated: NDArray[np.bool_]) -> Box:
         """The box of the full grid around the aerated tissue, which is given on the working grid."""
         found = box_of(aerated) or tuple(slice(0, size) for size in aerated.shape)
@@ -97,13 +94,12 @@ class ChestReading:
     def _refuse_lungs(self, view: LungView) -> Refusal | None:
         lungs = lungs_on(view, self._grid.every(self._steps))
         spacing_mm = self._grid.every(self._steps).spacing_mm
-        return refuse_after(lungs, self._working(self._pixels), self._body, spacing_mm, self._tables.region)
+        return refuse_after(lungs, self._small, self._body, spacing_mm, self._tables.region)
 
     def _best_voxel(self, view: LungView) -> float:
         """Calibrated probability of the lung voxel that comes nearest to being a lesion."""
         rules = self._tables.lesions
-        below = view.lesion[(view.sides > 0) & (view.lesion < rules.threshold)]
-        return calibrated(float(below.max(initial=0.0)), rules.calibration)
+        return calibrated(best_below(view, rules.threshold), rules.calibration)
 
     def _lung_map(self, view: LungView, reported: list[Candidate]) -> LabelMap:
         """Both lungs on the source grid, reported lesions included."""

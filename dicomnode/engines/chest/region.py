@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from dicomnode.domain.imaging import Refusal, RefusalCode
-from dicomnode.engines.chest.body import working_steps
+from dicomnode.engines.chest.body import working, working_steps
+from dicomnode.engines.chest.planar import opened, sums_of_nine
 from dicomnode.engines.sidecar import RegionRules
 
 _PARENCHYMA = (-970.0, -500.0)  # HU; emphysema and bowel gas lie below, consolidation above
@@ -25,12 +25,15 @@ def aerated_mask(pixels: NDArray[Any], body: NDArray[np.bool_], spacing_mm: tupl
     `body` is that of `working_body`, on the same grid.
     Opened by one voxel: partial volume around bowel gas and sinuses has the HU of lung, but is thin.
     """
-    steps = working_steps(spacing_mm)
-    every = tuple(slice(None, None, step) for step in steps)
-    small = pixels[every]
-    smooth = ndimage.uniform_filter(np.clip(small, -1024, 200).astype(np.float32), (1, 3, 3))
-    lung_like = (smooth > _PARENCHYMA[0]) & (smooth < _PARENCHYMA[1]) & body
-    return np.asarray(ndimage.binary_opening(lung_like, np.ones((1, 3, 3), dtype=bool)))
+    return aerated_of(working(pixels, spacing_mm), body)
+
+
+def aerated_of(small: NDArray[Any], body: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The same of pixels on the working grid already."""
+    clipped = np.clip(small, -1024, 200)  # nine times that is within int16
+    nine = sums_of_nine(clipped if clipped.dtype == np.int16 else clipped.astype(np.float32))
+    low, high = (round(9 * limit) for limit in _PARENCHYMA)
+    return opened((nine > low) & (nine < high) & body)
 
 
 def refuse_before(aerated: NDArray[np.bool_], spacing_mm: tuple[float, float, float], rules: RegionRules) -> Refusal | None:

@@ -1,10 +1,12 @@
 """Left and right lung: components, parted where they touch, named by where they lie in the patient."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from dicomnode.engines.components import Components, Touching, components
 
 LEFT, RIGHT = 1, 2  # values in a side map
 _SMALLEST_PART_ML = 15.0  # a smaller island is no lung: bowel gas, airway, a pixel cloud
@@ -32,36 +34,37 @@ def split_lungs(lungs: NDArray[np.bool_], frame: Frame) -> NDArray[np.uint8]:
     One lung alone keeps its side; lungs that touch (at the anterior junction, or where the map leaked) are parted where they
     are thinnest.
     """
-    labels, count = ndimage.label(lungs)
-    sides = np.zeros(lungs.shape, dtype=np.uint8)
-    voxel_ml = float(np.prod(frame.spacing_mm)) / 1000
-    frame = _between_two_lungs(labels, count, frame)
-    for number, box in enumerate(ndimage.find_objects(labels), start=1):
-        part = labels[box] == number
-        if np.count_nonzero(part) * voxel_ml < _SMALLEST_PART_ML:
-            continue
-        left_mm = frame.left_mm[box[2]]
-        share_left = float(part.sum(axis=(0, 1)) @ (left_mm > 0)) / np.count_nonzero(part)
+    parts = components(lungs, Touching.FACES)
+    sizes, voxel_ml = parts.sizes(), float(np.prod(frame.spacing_mm)) / 1000
+    left_mm = _between_two_lungs(parts, sizes, frame)
+    values, joined = np.zeros(parts.count, dtype=np.uint8), []
+    for number in np.flatnonzero(sizes * voxel_ml >= _SMALLEST_PART_ML).tolist():
+        share_left = float(parts.columns(number) @ (left_mm > 0)) / sizes[number]
         if min(share_left, 1 - share_left) < _JOINED_SHARE:
-            sides[box][part] = LEFT if share_left > 0.5 else RIGHT
+            values[number] = LEFT if share_left > 0.5 else RIGHT
         else:
-            sides[box][part] = _parted(part, left_mm, frame.spacing_mm)[part]
+            joined.append(number)
+    sides = parts.painted(values)
+    if joined:
+        boxes = parts.boxes()
+        for number in joined:
+            box = boxes[number]
+            part = parts.mask(number)[box]
+            sides[box][part] = _parted(part, left_mm[box[2]], frame.spacing_mm)[part]
     return sides
 
 
-def _between_two_lungs(labels: NDArray[np.integer], count: int, frame: Frame) -> Frame:
+def _between_two_lungs(parts: Components, sizes: NDArray[np.int64], frame: Frame) -> NDArray[np.float64]:
     """Where two lungs lie apart, the middle is between them: arms or a narrow field of view shift the middle of the body."""
-    if count < 2:
-        return frame
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    largest = np.argsort(sizes)[::-1][:2]
+    if parts.count < 2:
+        return frame.left_mm
+    largest = [int(number) for number in np.argsort(sizes)[::-1][:2]]
     if sizes[largest[1]] < _LUNG_SHARE * sizes.sum():
-        return frame
-    columns = np.stack([(labels == number + 1).view(np.uint8).sum(axis=0, dtype=np.uint32).sum(axis=0) for number in largest])
-    middles = (columns @ frame.left_mm) / sizes[largest]
+        return frame.left_mm
+    middles = np.array([parts.columns(number) @ frame.left_mm for number in largest]) / sizes[largest]
     if abs(middles[0] - middles[1]) < _APART_MM:
-        return frame
-    return replace(frame, left_mm=frame.left_mm - middles.mean())
+        return frame.left_mm
+    return np.asarray(frame.left_mm - middles.mean())
 
 
 def _parted(part: NDArray[np.bool_], left_mm: NDArray[np.float64], spacing_mm: tuple[float, float, float]) -> NDArray[np.uint8]:
