@@ -162,6 +162,13 @@ class Commitment(Section):
     keep_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 365.0  # how long committed instances are not purged
 
 
+class Archive(Section):
+    """Query/Retrieve, for peers that may "query" or "retrieve"."""
+
+    max_matches: Annotated[int, Field(ge=1)] = 10_000  # of one C-FIND; then it ends with A700
+    max_retrievals: Annotated[int, Field(ge=1, le=100)] = 4  # C-MOVEs and C-GETs at once; more are answered A702
+
+
 class Canary(Section):
     """A phantom that the node sends to itself; its result must come out, into `data_dir/canary`. 0 hours: never."""
 
@@ -237,6 +244,7 @@ class Settings(BaseSettings):
     retention: Retention = Retention()
     canary: Canary = Canary()
     commitment: Commitment = Commitment()
+    archive: Archive = Archive()
     logs: Logs = Logs()
     peers: tuple[PeerSettings, ...] = ()
     profiles: tuple[ProfileSettings, ...] = ()

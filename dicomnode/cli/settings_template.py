@@ -68,6 +68,10 @@ folders = []                       # searched before those that `dicomnode pipel
 # serve = false                    # for peers that may "commit"
 # keep_days = 365.0                # how long what was committed is kept, whatever retention says
 
+[archive]                          # what was received can be found and had back by peers that may "query" or "retrieve"
+# max_matches = 10000              # of one C-FIND; then it ends with A700
+# max_retrievals = 4               # C-MOVEs and C-GETs at once; more are answered A702
+
 [logs]
 # level = "info"                   # debug, info, warning, error
 # format = "auto"                  # text on a terminal, else json

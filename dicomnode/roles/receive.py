@@ -5,6 +5,7 @@ import threading
 from contextlib import suppress
 from datetime import timedelta
 
+from dicomnode.archive import Archive, ArchiveLimits
 from dicomnode.receiving import Limits, Receiver
 from dicomnode.receiving.commitment import CommitmentService, Committer
 from dicomnode.receiving.announcements import AnnouncementService
@@ -38,6 +39,7 @@ def main(settings: Settings, lifeline: Lifeline) -> None:
         tls=wiring.tls_context(settings),
         limits=Limits(max_associations=settings.dicom.max_associations, network_timeout_s=settings.dicom.network_timeout_s),
         normalized=_normalized(settings, registry, store, noted),
+        queries=_archive(settings, registry, store),
     )
     committer = _committer(settings, registry, store, noted)
     reserve = ReserveKeeper(wiring.open_reserve(settings))
@@ -76,6 +78,12 @@ def _normalized(settings: Settings, registry: Registry, store: Store, noted: thr
 
         return None
     return CommitmentService(registry.proofs, registry.promises if settings.commitment.serve else None, noted)
+
+
+def _archive(settings: Settings, registry: Registry, store: Store) -> Archive:
+    """For whoever may "query" or "retrieve"."""
+    limits = ArchiveLimits(max_matches=settings.archive.max_matches, max_retrievals=settings.archive.max_retrievals)
+    return Archive(registry.holdings, store, wiring.peers(settings).values(), settings.node.ae_title, limits)
 
 
 def _committer(settings: Settings, registry: Registry, store: Store, noted: threading.Event) -> Committer | None:
