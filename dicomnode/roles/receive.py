@@ -63,9 +63,6 @@ def main(settings: Settings, lifeline: Lifeline) -> None:
         registry.close()
 
 
-def _commitment_service(settings: Settings, registry: Registry, noted: threading.Event) -> CommitmentService | None:
-    """For reports to us where a destination proves by storage commitment, and for requests where we are its SCP."""
-    if not settings.commitment.serve and all(one.proof != "commitment" for one in settings.destinations):
 def _normalized(settings: Settings, registry: Registry, store: Store, noted: threading.Event) -> NormalizedHandler | None:
     """All DIMSE-N services that somebody may use."""
     services: list[NormalizedHandler] = []
@@ -76,6 +73,9 @@ def _normalized(settings: Settings, registry: Registry, store: Store, noted: thr
     return NormalizedHandlers(services) if services else None
 
 
+def _commitment_service(settings: Settings, registry: Registry, noted: threading.Event) -> CommitmentService | None:
+    """For reports to us where a destination proves by storage commitment, and for requests where we are its SCP."""
+    if not settings.commitment.serve and all(one.proof != "commitment" for one in settings.destinations):
         return None
     return CommitmentService(registry.proofs, registry.promises if settings.commitment.serve else None, noted)
 
