@@ -21,6 +21,7 @@ from dicomnode.domain.findings import Findings, HeatMap
 from dicomnode.domain.imaging import Image2D, Volume
 from dicomnode.domain.profiles import ResultKind
 from dicomnode.results.context import Context
+from dicomnode.results.frames import frame_count, images_for_writers, name_own_objects
 from dicomnode.results.making import say_body_part, series_arguments
 from dicomnode.results.seg import pixel_measures
 from dicomnode.results.source import Sources, restore_identity
@@ -88,9 +89,11 @@ def build_parametric_maps(
 
 def _map(context: Context, heat_map: HeatMap, image: Volume, number: int) -> Any:
     sources = context.sources
-    frames = sum(int(header.get("NumberOfFrames") or 1) for header in sources.headers)
-    with _of_one_pixel(sources.headers):
-        dataset = envelope(context, heat_map, image, np.zeros((frames, 1, 1), np.uint16), number)
+    headers = images_for_writers(sources)
+    with _of_one_pixel(headers):
+        pixels = np.zeros((sum(map(frame_count, headers)), 1, 1), np.uint16)
+        dataset = envelope(context, heat_map, image, pixels, number, headers)
+    name_own_objects(dataset, sources)
     dataset.Rows, dataset.Columns = heat_map.values.shape[1:]
     dataset[0x7FE00010] = DataElement(0x7FE00010, "OW", Frames(heat_map.values, frame_order(dataset, sources)))
     return dataset
@@ -122,10 +125,12 @@ def _of_one_pixel(headers: Sequence[Dataset]) -> Iterator[None]:
             header.Rows, header.Columns = rows, columns
 
 
-def envelope(context: Context, heat_map: HeatMap, image: Volume, pixels: NDArray[np.uint16], number: int) -> Any:
-    """highdicom's map of these pixels, (frames, y, x) in the order of the source's frames."""
+def envelope(
+    context: Context, heat_map: HeatMap, image: Volume, pixels: NDArray[np.uint16], number: int, headers: Sequence[Dataset]
+) -> Any:
+    """highdicom's map of these pixels, (frames, y, x) in the order of the frames of these headers."""
     dataset = hd.pm.ParametricMap(
-        source_images=list(context.sources.headers),
+        source_images=headers,
         pixel_array=pixels,
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[

@@ -20,6 +20,7 @@ from dicomnode.domain.imaging import Image2D, Volume
 from dicomnode.domain.profiles import ResultKind, SegForm, WithoutFrameOfReference
 from dicomnode.results import equipment
 from dicomnode.results.context import Context
+from dicomnode.results.frames import images_for_writers, in_order_of_frames, name_own_objects
 from dicomnode.results.orientation import patient_orientation
 from dicomnode.results.seg_join import join, lean_on_source_images
 from dicomnode.results.seg_plan import plan, type_part
@@ -56,6 +57,7 @@ def _instance(context: Context, part: type_part, image: Volume | Image2D, number
     encoded = _numbered(context, layers)
     objects = [_encode(context, labels, descriptions, image, number) for labels, descriptions in encoded]
     dataset = objects[0] if len(objects) == 1 else join(objects)
+    name_own_objects(dataset, context.sources)
     if len(objects) > 1:
         dataset.SegmentsOverlap = "YES" if _overlap([labels for labels, _ in encoded]) else "NO"
     if context.profile.seg_form is SegForm.FRACTIONAL:
@@ -102,15 +104,6 @@ def _layers(part: type_part, sources: Sources) -> list[type_layer]:
     ]
 
 
-def in_order_of_frames(labels: type_labels, sources: Sources) -> type_labels:
-    """Slices in the order in which the source stores them: as they are for single-frame series, by frame number else."""
-    if len(sources.headers) > 1 or int(sources.headers[0].get("NumberOfFrames") or 1) == 1:
-        return labels
-    frames = np.zeros((int(sources.headers[0].NumberOfFrames), *labels.shape[1:]), labels.dtype)
-    frames[[number - 1 for number in sources.frame_numbers]] = labels
-    return frames
-
-
 def _numbered(context: Context, layers: list[type_layer]) -> list[tuple[type_labels, list[Any]]]:
     encoded = []
     for labels, segments, places in layers:
@@ -151,7 +144,7 @@ def _encode(context: Context, labels: type_labels, descriptions: list[Any], imag
     labelmap = context.profile.seg_form is SegForm.LABELMAP
     types = hd.seg.SegmentationTypeValues
     return hd.seg.Segmentation(
-        source_images=list(context.sources.headers),
+        source_images=images_for_writers(context.sources),
         pixel_array=labels,
         segmentation_type=types.LABELMAP if labelmap else types.BINARY,
         segment_descriptions=descriptions,

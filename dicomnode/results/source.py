@@ -74,10 +74,12 @@ class Sources:
         return str(self.identity.get("TimezoneOffsetFromUTC") or "")
 
     def instance_number(self, slice_index: int) -> int:
-        """What a viewer shows for this slice: Instance Number, or the frame's place where there is none."""
-        value = self.slice_headers[slice_index].get("InstanceNumber")
-        same_for_all = self.slice_headers[0] is self.slice_headers[-1]
-        return slice_index + 1 if value in (None, "") or same_for_all else int(value)
+        """What a viewer shows for this slice: Instance Number; of a multi-frame object the frame's number; else its place."""
+        header = self.slice_headers[slice_index]
+        if int(header.get("NumberOfFrames") or 1) > 1:
+            return self.frame_numbers[slice_index] if len(self.headers) == 1 else slice_index + 1
+        value = header.get("InstanceNumber")
+        return slice_index + 1 if value in (None, "") else int(value)
 
 
 def read_sources(paths: Sequence[Path], image: Volume | Image2D | None) -> Sources:
@@ -150,19 +152,26 @@ def _mend(header: Dataset, image: Volume | Image2D | None, frame_of_reference: s
         del header.SpecificCharacterSet
     if frame_of_reference:
         header.FrameOfReferenceUID = frame_of_reference
-    _share_geometry(header)
+    _share_geometry(header, image)
     if isinstance(image, Volume) and "ImagePositionPatient" in header and not header.get("SliceThickness"):
         header.SliceThickness = pydicom.valuerep.DSfloat(image.spacing_mm[0], auto_format=True)
 
 
-def _share_geometry(header: Dataset) -> None:
-    """highdicom looks for spacing and directions of a multi-frame source among the shared groups only."""
+def _share_geometry(header: Dataset, image: Volume | Image2D | None) -> None:
+    """highdicom looks for spacing and directions of a multi-frame source among the shared groups only, and takes what is there.
+
+    Slice Thickness is type 1C there (PS3.3 C.7.6.16.2.1): what we derive from volumetric frames needs one.
+    """
     if "PerFrameFunctionalGroupsSequence" not in header or "SharedFunctionalGroupsSequence" not in header:
         return
     shared, first = header.SharedFunctionalGroupsSequence[0], header.PerFrameFunctionalGroupsSequence[0]
     for keyword in ("PixelMeasuresSequence", "PlaneOrientationSequence"):
         if keyword not in shared and keyword in first:
             shared[keyword] = first[keyword]
+    if isinstance(image, Volume) and "PixelMeasuresSequence" in shared:
+        measures = shared.PixelMeasuresSequence[0]
+        if not measures.get("SliceThickness"):
+            measures.SliceThickness = pydicom.valuerep.DSfloat(image.spacing_mm[0], auto_format=True)
 
 
 def restore_identity(dataset: Any, sources: Sources, character_set: CharacterSet = CharacterSet.SOURCE) -> None:

@@ -142,7 +142,7 @@ def test_its_bytes_are_those_of_highdicom_s_own(made: Made, tmp_path: Path) -> N
     sources = read_sources(made.paths, made.volume)
     context = make_context(made.findings, sources, request)
     heat_map = made.findings.heatmaps[0]
-    theirs = envelope(context, heat_map, made.volume, heat_map.values.astype(STORED), 1)
+    theirs = envelope(context, heat_map, made.volume, heat_map.values.astype(STORED), 1, list(sources.headers))
     ours = made.only(ResultKind.PARAMETRIC_MAP)
     assert bytes(ours.PixelData) == bytes(theirs.PixelData)
     assert sorted(one for one in frame_order(theirs, sources) if one is not None) == list(range(len(heat_map.values)))
