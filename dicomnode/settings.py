@@ -178,6 +178,14 @@ class Canary(Section):
     send_to: tuple[str, ...] = ()  # destinations that get its results too
 
 
+class Alarms(Section):
+    """When what stands in `status` becomes an alarm; all others need no number."""
+
+    queue_min: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0  # the oldest job that may run waits for longer
+    certificate_days: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0  # before the listener's certificate ends
+    failed_days: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 7.0  # how long a job that failed is one
+
+
 class Logs(Section):
     """Operational logs on stderr: key=value on a terminal, JSON elsewhere, unless said."""
 
@@ -245,6 +253,7 @@ class Settings(BaseSettings):
     canary: Canary = Canary()
     commitment: Commitment = Commitment()
     archive: Archive = Archive()
+    alarms: Alarms = Alarms()
     logs: Logs = Logs()
     peers: tuple[PeerSettings, ...] = ()
     profiles: tuple[ProfileSettings, ...] = ()

@@ -38,6 +38,9 @@ def upgrade() -> None:
         sa.Column("count", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("kind", "subject", name="pk_alarms"),
     )
+    held = sa.text("held != ''")
+    for table in ("studies", "series"):
+        op.create_index(f"ix_{table}_held", table, ["id"], sqlite_where=held, postgresql_where=held)
     with op.batch_alter_table("deliveries") as batch:
         batch.add_column(sa.Column("earlier_commitment_uid", sa.String(), nullable=True))
         batch.create_index("ix_deliveries_earlier_commitment_uid", ["earlier_commitment_uid"])

@@ -1,6 +1,7 @@
 """The node itself: `init`, `run`, `status`, `version`."""
 
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,10 +11,13 @@ from dicomnode import __version__
 from dicomnode.cli.options import ConfigOption, DebugOption, JsonOption, existing_registry, loaded
 from dicomnode.cli.output import print_json, say, table
 from dicomnode.domain.clock import utc_now
-from dicomnode.domain.errors import DicomNodeError, SettingsError, UsageError
+from dicomnode.domain.errors import DicomNodeError, SettingsError, UnreachableError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dicomnode.registry import Registry
+    from dicomnode.roles.state_files import RoleStatus
     from dicomnode.settings import Settings
 
 # Where a service's settings live its data do not (FHS 3.0, 3.7 and 5.8).
@@ -117,15 +121,21 @@ def status(
     debug: DebugOption = False,  # noqa: ARG001
 ) -> None:
     """Show how the node is: its roles, what it holds, what waits."""
+    from dicomnode.cli.alarms import alarms_as_json, say_alarms
     from dicomnode.roles import ROLES, wiring
+    from dicomnode.roles.alarms import standing
     from dicomnode.roles.state_files import read_states
 
     settings = loaded(config)
     roles = read_states(wiring.run_folder(settings), ROLES)
-    registry = existing_registry(settings)
-    counted = registry.status_counts()
-    canary = _canary(registry, settings)
-    registry.close()
+    try:
+        with closing(existing_registry(settings)) as registry:
+            counted = registry.status_counts()
+            canary, alarms = _canary(registry, settings), standing(settings, registry, utc_now())
+    except UnreachableError as error:
+        if roles and not as_json:  # a document holds the error alone
+            _without_database(settings, roles, error)
+        raise
     payload = {
         "version": __version__,
         "ae_title": settings.node.ae_title,
@@ -134,12 +144,14 @@ def status(
         **counted,
         "disk": {"free_bytes": wiring.open_store(settings).free_bytes()},
         "canary": canary,
+        "alarms": alarms_as_json(alarms),
     }
     if as_json:
         print_json("status", payload)
         return
     say(f"dicomnode {__version__}  {settings.node.ae_title}  {'ready' if payload['ready'] else 'not ready'}")
-    table(("role", "pid", "state", "since"), [(one["name"], one["pid"], one["state"], one["started"]) for one in roles])
+    say_alarms(alarms)
+    _say_roles(roles)
     counts = counted["counts"]
     if isinstance(counts, dict):
         table(("what", "how many"), [(name, _shown(value)) for name, value in counts.items()])
@@ -148,6 +160,20 @@ def status(
     if canary is not None:
         age = "never came out" if canary["age_s"] is None else f"last came out {canary['age_s']:.0f} s ago"
         say(f"the canary {age}{' and is late' if canary['state'] == 'late' else ''}")
+
+
+def _without_database(settings: "Settings", roles: "Sequence[RoleStatus]", error: UnreachableError) -> None:
+    """What can be said all the same; the error and its exit code follow."""
+    from dicomnode.cli.alarms import say_alarms
+    from dicomnode.roles.alarms import without_database
+
+    say(f"dicomnode {__version__}  {settings.node.ae_title}  not ready")
+    say_alarms(without_database(settings, error))
+    _say_roles(roles)
+
+
+def _say_roles(roles: "Sequence[RoleStatus]") -> None:
+    table(("role", "pid", "state", "since"), [(one["name"], one["pid"], one["state"], one["started"]) for one in roles])
 
 
 def _canary(registry: "Registry", settings: "Settings") -> dict[str, object] | None:

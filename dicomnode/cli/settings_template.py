@@ -68,6 +68,11 @@ folders = []                       # searched before those that `dicomnode pipel
 # serve = false                    # for peers that may "commit"
 # keep_days = 365.0                # how long what was committed is kept, whatever retention says
 
+[alarms]                           # what waits for an administrator in `dicomnode status`
+# queue_min = 30                   # the oldest job that may run waits for longer than so many minutes
+# certificate_days = 30            # before the listener's certificate ends
+# failed_days = 7                  # for so long a job that failed for good is an alarm
+
 [archive]                          # what was received can be found and had back by peers that may "query" or "retrieve"
 # max_matches = 10000              # of one C-FIND; then it ends with A700
 # max_retrievals = 4               # C-MOVEs and C-GETs at once; more are answered A702
@@ -82,7 +87,7 @@ folders = []                       # searched before those that `dicomnode pipel
 # ae_title = "ORTHANC"
 # host = "127.0.0.1"
 # port = 4242
-# may = ["store", "query", "retrieve"]                 # what it may ask of us; "commit" too where that is served
+# may = ["store", "query", "retrieve"]                 # what it may ask of us; "commit", "reject", "announce" (MPPS, IAN) too
 # tls = true                       # we call it by TLS, with the certificates of dicom.tls
 
 # In which form a destination gets results: a shipped profile with some things otherwise.

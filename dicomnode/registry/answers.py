@@ -3,6 +3,7 @@
 from dicomnode.domain.clock import type_clock
 from dicomnode.registry import explain as explanation
 from dicomnode.registry import queries
+from dicomnode.registry.alarms import Alarms
 from dicomnode.registry.announcements import Announcements
 from dicomnode.registry.engine import Database
 from dicomnode.registry.records import Transition
@@ -18,6 +19,11 @@ class Answers:
     def announcements(self) -> Announcements:
         """What others announce of studies."""
         return Announcements(self._database, self._clock)
+
+    @property
+    def alarms(self) -> Alarms:
+        """What waits for an administrator."""
+        return Alarms(self._database, self._clock)
 
     def status_counts(self) -> dict[str, object]:
         """{"counts": {studies, series, instances, jobs:{state:n}, deliveries:{state:n}}, "oldest_queued_s": float | None}."""

@@ -47,6 +47,12 @@ def _purged(table: str) -> tuple[Index, Index]:
     )
 
 
+def _held(table: str) -> Index:
+    """Partial: what waits for an operator is asked for often and is little."""
+    held = text("held != ''")
+    return Index(f"ix_{table}_held", "id", sqlite_where=held, postgresql_where=held)
+
+
 def _one_of(column: str, states: type[StrEnum]) -> CheckConstraint:
     values = ", ".join(f"'{state.value}'" for state in states)
     return CheckConstraint(f"{column} IN ({values})", name=column)
@@ -119,7 +125,7 @@ class Study(Base):
     held: Mapped[str] = mapped_column(default="")  # why no job of this study starts and no result leaves; "" = not held
     purged_at: Mapped[datetime | None]  # its sources' bytes were removed by retention
 
-    __table_args__ = (Index(None, "received_at"), Index(None, "purged_at", "last_arrival_at"))
+    __table_args__ = (Index(None, "received_at"), Index(None, "purged_at", "last_arrival_at"), _held("studies"))
 
 
 class Series(Base):
@@ -149,7 +155,7 @@ class Series(Base):
     held: Mapped[str] = mapped_column(default="")
     also_called: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # see `other_titles`
 
-    __table_args__ = (_one_of("state", SeriesState), UniqueConstraint("study_id", "series_instance_uid"))
+    __table_args__ = (_one_of("state", SeriesState), UniqueConstraint("study_id", "series_instance_uid"), _held("series"))
 
 
 class Instance(Base):

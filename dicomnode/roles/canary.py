@@ -106,7 +106,7 @@ class Canary:
                 _log.error("the canary could not be sent", exc_info=error)
 
     def _look(self, sent_at: datetime, now: datetime) -> None:
-        answer = self._registry.keeping.canary_answer(_study_uid(sent_at))
+        answer = self._registry.keeping.canary_answer(study_uid(sent_at))
         why = "it was never received" if answer is None else answer.why or self._spoiled(answer)
         if answer is not None and answer.at is not None and not why:
             self._registry.keeping.remember_canary(ANSWERED, max(answer.at, sent_at))
@@ -128,7 +128,7 @@ class Canary:
 
         with tempfile.TemporaryDirectory(prefix="canary-", dir=self._settings.data_dir / "run") as work:
             # A process of its own: what draws a phantom (scipy) must not stay in this role's memory.
-            subprocess.run([sys.executable, "-c", _WRITE, work, _study_uid(now)], check=True, timeout=_DRAWN_WITHIN_S)
+            subprocess.run([sys.executable, "-c", _WRITE, work, study_uid(now)], check=True, timeout=_DRAWN_WITHIN_S)
             paths = sorted(Path(work).glob("*.dcm"))
             contexts = network.store_contexts_for(paths)
             with network.associate(sender(self._settings), CANARY_AE_TITLE, contexts) as association:
@@ -152,5 +152,6 @@ def write_phantom(folder: str, study_instance_uid: str) -> None:
     write_study(small_thorax(_SEED), Path(folder), patient=text, study_uid=study_instance_uid)
 
 
-def _study_uid(at: datetime) -> str:
+def study_uid(at: datetime) -> str:
+    """Of the canary that is sent then."""
     return derived_uid([CANARY, at.isoformat()], mark=PHANTOM_MARK)

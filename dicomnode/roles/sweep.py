@@ -16,6 +16,7 @@ from dicomnode.domain.errors import StorageError
 from dicomnode.domain.routes import InputRole, Route
 from dicomnode.registry import Registry
 from dicomnode.roles import leftovers, wiring
+from dicomnode.roles.alarms import AlarmWatch
 from dicomnode.roles.canary import Canary
 from dicomnode.roles.counts import Counts
 from dicomnode.roles.lifeline import Lifeline
@@ -31,6 +32,7 @@ LEFTOVERS_EVERY_S = 3600.0
 RESERVE_EVERY_S = 5.0
 RETENTION_EVERY_S = 600.0
 CANARY_LOOK_EVERY_S = 5.0
+ALARMS_EVERY_S = 20.0
 REJECTIONS_EVERY_S = 5.0
 LATE_AFTER_S = 60.0  # no sweep for this long beyond its interval: the scheduler's clock is lost
 
@@ -151,6 +153,7 @@ def main(settings: Settings, lifeline: Lifeline) -> None:
     withdrawals = Withdrawals(registry, store, settings, wiring.destinations(settings))
     canary = Canary(settings, registry) if settings.canary.every_h else None
     count = Counts(wiring.peers(settings), settings.node.ae_title)
+    watch = AlarmWatch(settings, registry)
     facts = pipeline_facts(settings)
     sweeper = Sweeper(registry, store, wiring.routes(settings), facts, retention, count, rejections, withdrawals, canary)
     scheduler = schedule(
@@ -161,6 +164,7 @@ def main(settings: Settings, lifeline: Lifeline) -> None:
             "retention": (sweeper.retention, RETENTION_EVERY_S),
             "rejections": (sweeper.rejections, REJECTIONS_EVERY_S),
             "canary": (sweeper.canary, CANARY_LOOK_EVERY_S),
+            "alarms": (lambda: watch.look(utc_now()), ALARMS_EVERY_S),
             "reserve": (ReserveKeeper(wiring.open_reserve(settings)).tend, RESERVE_EVERY_S),
         }
     )

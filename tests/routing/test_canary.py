@@ -12,7 +12,7 @@ from dicomnode.domain.routes import Route
 from dicomnode.domain.states import DeliveryEvent, JobEvent
 from dicomnode.registry import Registry
 from dicomnode.registry.canary import ANSWERED, SENT
-from dicomnode.roles.canary import Canary, _study_uid, route
+from dicomnode.roles.canary import Canary, route, study_uid
 from dicomnode.routing import PipelineFacts, sweep
 from dicomnode.settings import Node, Settings
 from tests.registry.samples import Clock, Spool, received
@@ -78,7 +78,7 @@ def test_only_whole_results_in_the_folder_count_and_earlier_ones_are_tidied_away
 ) -> None:
     sent_at = clock.now
     registry.keeping.remember_canary(SENT, sent_at)
-    study = _study_uid(sent_at)
+    study = study_uid(sent_at)
     arrives(registry, clock, study, CANARY_AE_TITLE)
     clock.forward(20)
     sweep(registry, (route(settings),), clock.now, pipelines=PIPELINES)
