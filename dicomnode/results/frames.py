@@ -6,7 +6,6 @@ header, and what was built names each frame's own object again.
 """
 
 from collections.abc import Sequence
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from pydicom.sequence import Sequence as DicomSequence
 
 from dicomnode.results.source import Sources
 
-Labels = TypeVar("Labels", NDArray[np.uint8], NDArray[np.uint16])
+type_labels = NDArray[np.uint8] | NDArray[np.uint16]
 PER_FRAME = "PerFrameFunctionalGroupsSequence"
 
 
@@ -44,7 +43,7 @@ def images_for_writers(sources: Sources) -> list[Dataset]:
     return [joined]
 
 
-def in_order_of_frames(labels: Labels, sources: Sources) -> Labels:
+def in_order_of_frames(labels: type_labels, sources: Sources) -> type_labels:
     """Slices in the order in which the source stores them: as they are for single-frame series, by frame number else."""
     counts = [frame_count(header) for header in sources.headers]
     if max(counts) == 1:
