@@ -16,7 +16,7 @@ from tests.peers.orthanc import Orthanc
 from tests.peers.postgresql import PostgreSQL
 from tests.peers.waiting import free_port
 
-pytest_plugins = ("tests.hanging",)
+pytest_plugins = ("tests.hanging", "tests.progress")
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
