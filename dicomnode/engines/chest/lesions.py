@@ -1,6 +1,7 @@
 """Lesions: components of the lesion channel that lie in lung, measured on the source grid."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from dicomnode.engines.chest.lungs import LungView
+from dicomnode.engines.chest.parting import pieces_of
 from dicomnode.engines.chest.sides import LEFT, RIGHT
 from dicomnode.engines.components import Touching, components
 from dicomnode.engines.measure import Measures, measure
@@ -35,7 +37,7 @@ def find_candidates(view: LungView, pixels: NDArray[Any], source: Grid, rules: L
     found = [
         candidate
         for box, seed in zip(parts.boxes(), parts.seeds(), strict=True)
-        if (candidate := _candidate(view, box, seed, pixels, source, rules)) is not None
+        for candidate in _candidates(view, box, seed, pixels, source, rules)
     ]
     return sorted(found, key=lambda c: (-round(c.probability, 2), -c.measures.volume_ml, c.measures.center_mm))
 
@@ -71,24 +73,38 @@ def evidence_of(measures: Measures, slice_spacing_mm: float, calibration: Calibr
     )
 
 
+def _candidates(
+    view: LungView, box: Box, seed: tuple[int, int, int], pixels: NDArray[Any], source: Grid, rules: LesionRules
+) -> Iterator[Candidate]:
+    """What one component of the lesion channel is made of; box, seed: where it lies and one of its voxels."""
+    spacing_mm = view.grid.spacing_mm
+    extent_mm = max((s.stop - s.start) * spacing for s, spacing in zip(box, spacing_mm, strict=True))
+    if extent_mm > 2 * rules.max_diameter_mm:
+        return
+    around = _grown(box, view.lesion.shape, 2)
+    labels, _ = ndimage.label(view.lesion[around] >= rules.threshold, _TOUCHING)
+    component = labels == labels[tuple(at - part.start for at, part in zip(seed, around, strict=True))]
+    pieces = pieces_of(component, spacing_mm)
+    for number in range(1, int(pieces.max()) + 1):
+        own = pieces == number
+        found = _candidate(view, around, own, (labels != 0) & ~own, pixels, source, rules)
+        if found is not None:
+            yield found
+
+
 def _candidate(
     view: LungView,
-    box: Box,
-    seed: tuple[int, int, int],
+    around: Box,
+    own: NDArray[np.bool_],
+    others: NDArray[np.bool_],
     pixels: NDArray[Any],
     source: Grid,
     rules: LesionRules,
 ) -> Candidate | None:
-    extent_mm = max((s.stop - s.start) * spacing for s, spacing in zip(box, view.grid.spacing_mm, strict=True))
-    if extent_mm > 2 * rules.max_diameter_mm:
+    """One candidate; own, others: its voxels and those of its neighbours in the box `around`."""
+    shell = ndimage.binary_dilation(own, _TOUCHING) & ~own & ~others
+    if float(view.aerated[around][shell].mean() if shell.any() else 0.0) < rules.min_lung_contact:
         return None
-    around = _grown(box, view.lesion.shape, 2)
-    labels, _ = ndimage.label(view.lesion[around] >= rules.threshold, _TOUCHING)
-    own = labels == labels[tuple(at - part.start for at, part in zip(seed, around, strict=True))]
-    shell = ndimage.binary_dilation(own, _TOUCHING) & ~own
-    if float(np.mean(view.aerated[around][shell])) < rules.min_lung_contact:
-        return None
-    others = (labels != 0) & ~own
     probability = np.where(others, 0, view.lesion[around])
     source_box = source.box_around(view.grid.part(around))
     if source_box is None:

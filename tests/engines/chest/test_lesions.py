@@ -71,6 +71,13 @@ def test_neighbours_are_not_measured_together() -> None:
     assert all(c.measures.long_axis_mm == pytest.approx(10, abs=1.0) for c in found)
 
 
+def test_a_nodule_that_touches_a_larger_lesion_is_a_lesion_of_its_own() -> None:
+    found = sorted(_candidates([((25, 0, 0), 24, 0.9), ((41, 0, 0), 10, 0.9)]), key=lambda c: c.measures.volume_ml)
+    assert [c.measures.long_axis_mm for c in found] == [pytest.approx(10, abs=1.5), pytest.approx(24, abs=1.5)]
+    assert np.allclose(found[0].measures.center_mm, (41, 0, 0), atol=1.5)
+    assert np.allclose(found[1].measures.center_mm, (25, 0, 0), atol=1.5)
+
+
 def test_what_is_too_small_too_large_or_lies_in_no_lung_is_no_lesion() -> None:
     sphere: list[Sphere] = [((30, 0, 0), 10, 0.9)]
     assert len(_candidates(sphere)) == 1
