@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 
-from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.charset import convert_encodings, decode_bytes, python_encoding
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
@@ -27,7 +27,7 @@ class Identifier:
     """keys: keyword → text ("" where only the answer is wanted) of what can be asked for at this level, in ascending tags.
 
     unsupported: whether something else was asked for. encodings: Python's names for its Specific Character Set, whose text is
-    character_set.
+    character_set, "" without a known one.
     """
 
     level: Level
@@ -47,7 +47,7 @@ def read_identifier(encoded: bytes | None, transfer_syntax_uid: str, model: Mode
         raise RequestRefused("no_identifier")
     elements = _elements(encoded, UID(transfer_syntax_uid))
     character_set = _ascii(elements.get(_CHARACTER_SET, b""))
-    encodings = encodings_of(character_set)
+    encodings = encodings_of(character_set) or _DEFAULT
     level = _level(_ascii(elements.get(_QUERY_LEVEL, b"")), model)
     keys: dict[str, str] = {}
     unsupported = False
@@ -59,7 +59,7 @@ def read_identifier(encoded: bytes | None, transfer_syntax_uid: str, model: Mode
             unsupported = True
         else:
             keys[key.keyword] = _text(key.vr, raw, encodings)
-    return Identifier(level, keys, unsupported, character_set, encodings)
+    return Identifier(level, keys, unsupported, character_set if encodings_of(character_set) else "", encodings)
 
 
 def _known_at(key: Key, level: Level, model: Model) -> bool:
@@ -111,18 +111,16 @@ def _elements(encoded: bytes, syntax: UID) -> dict[int, bytes | None]:
 
 
 def _raw(content: Dataset, tag: int) -> bytes | None:
-    element = content.get_item(tag)
+    element = content.get_item(tag, keep_deferred=True)  # else it makes an element of one without value
     if not isinstance(element, RawDataElement) or element.VR == "SQ":
         return None
     return bytes(element.value or b"")
 
 
 def encodings_of(character_set: str) -> tuple[str, ...]:
-    """Python's names for the values of (0008,0005); an unknown term counts as the default repertoire."""
-    try:
-        return tuple(convert_encodings([term.strip() for term in character_set.split("\\")]))
-    except Exception:  # noqa: BLE001 - whatever a term makes pydicom do
-        return _DEFAULT
+    """Python's names for the values of (0008,0005); () for what PS3.3 C.12.1.1.2 does not know."""
+    terms = [term.strip() for term in character_set.split("\\")]
+    return tuple(convert_encodings(terms)) if all(term in python_encoding for term in terms) else ()
 
 
 def _ascii(raw: bytes | None) -> str:
