@@ -13,6 +13,7 @@ import torch
 from dicomnode.domain.errors import PipelineError, ResourceExhausted
 from dicomnode.engines.bundle import Bundle
 from dicomnode.engines.devices import is_out_of_memory
+from dicomnode.engines.heap import give_back
 from dicomnode.engines.reasons import first_line
 
 _LEAST_SIDE = 64  # of a window, in voxels: smaller ones show a network too little around each voxel
@@ -73,6 +74,7 @@ def with_less_memory(bundle: Bundle, forward: Callable[[Rung], Output], *, whole
     """
     fell: list[str] = []
     for rung in rungs(bundle, whole=whole):
+        give_back()
         try:
             with _set_to(bundle, rung):
                 return forward(rung), Descent(rung.words(bundle), rung.device, tuple(fell))
