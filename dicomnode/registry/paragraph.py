@@ -20,6 +20,7 @@ def paragraph(answer: type_json) -> str:
         *_purged(answer),
         *_holds(answer),
         *_stale(answer["series"]),
+        *_announced(answer["announcements"]),
         *_completion(foreign),
         *_routes(foreign, jobs),
         *(sentence for job in jobs for sentence in _job(job, deliveries)),
@@ -84,6 +85,22 @@ def _stale(series: Sequence[type_json]) -> Iterable[str]:
         reasons.setdefault(result["stale"], []).append(result["job"])
     for why, jobs in reasons.items():
         yield f"Because {why}, its results no longer say what is known ({_list(dict.fromkeys(jobs))})."
+
+
+def _announced(announcements: Sequence[type_json]) -> Iterable[str]:
+    """What modalities and archives said themselves."""
+    for one in announcements:
+        at = _time(one["changed_at"])
+        if one["status"] == "IN PROGRESS":
+            yield f"{one['peer']} said at {_time(one['received_at'])} that the examination began (MPPS), not yet that it ended."
+        elif one["status"] == "DISCONTINUED":
+            why = f": {one['reason'].rstrip('.')}" if one["reason"] else ""
+            yield f"{one['peer']} said at {at} that the examination was broken off (MPPS{why}); what it made may be incomplete."
+        else:
+            said = "that the examination is complete (MPPS)" if one["kind"] == "mpps" else "that images are available (IAN)"
+            named = f"with {_count(one['instances'], 'instance')} in {_count(one['series'], 'series', 'series')}"
+            here = "all are here" if not one["missing"] else f"{one['missing']} of them did not come: let them be sent again"
+            yield f"{one['peer']} said at {at} {said}{f', {named}; {here}' if one['instances'] else ', and named none'}."
 
 
 def _completion(foreign: Sequence[type_json]) -> Iterable[str]:
