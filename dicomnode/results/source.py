@@ -73,6 +73,14 @@ class Sources:
         """(0008,0201) of the source, "" without."""
         return str(self.identity.get("TimezoneOffsetFromUTC") or "")
 
+    def position(self, slice_index: int) -> tuple[float, ...] | None:
+        """Image Position (Patient) of this slice as the source has it, LPS mm; None where it has none."""
+        header = self.slice_headers[slice_index]
+        frames = header.get("PerFrameFunctionalGroupsSequence")
+        planes = frames[self.frame_numbers[slice_index] - 1].get("PlanePositionSequence") if frames else [header]
+        found = planes[0].get("ImagePositionPatient") if planes else None
+        return tuple(float(value) for value in found) if found else None
+
     def instance_number(self, slice_index: int) -> int:
         """What a viewer shows for this slice: Instance Number; of a multi-frame object the frame's number; else its place."""
         header = self.slice_headers[slice_index]
@@ -104,6 +112,8 @@ def read_sources(paths: Sequence[Path], image: Volume | Image2D | None) -> Sourc
     identity = _identity(headers[0])
     for header in read:
         _mend(header, image, frame_of_reference)
+    if isinstance(image, Volume):
+        _agree(slice_headers)
     numbers = tuple(frame.frame_number for frame in frames)
     return Sources(headers, by_uid, slice_headers, numbers, identity, frame_of_reference, received)
 
@@ -155,6 +165,15 @@ def _mend(header: Dataset, image: Volume | Image2D | None, frame_of_reference: s
     _share_geometry(header, image)
     if isinstance(image, Volume) and "ImagePositionPatient" in header and not header.get("SliceThickness"):
         header.SliceThickness = pydicom.valuerep.DSfloat(image.spacing_mm[0], auto_format=True)
+
+
+def _agree(slice_headers: Sequence[Dataset]) -> None:
+    """Directions and spacing of one volume may differ in the last digits from slice to slice; highdicom wants them equal."""
+    first = slice_headers[0]
+    for header in slice_headers[1:]:
+        for keyword in ("ImageOrientationPatient", "PixelSpacing"):
+            if keyword in first and keyword in header and header[keyword].value != first[keyword].value:
+                setattr(header, keyword, list(first[keyword].value))
 
 
 def _share_geometry(header: Dataset, image: Volume | Image2D | None) -> None:

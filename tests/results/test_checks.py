@@ -43,6 +43,10 @@ def shift_a_frame(dataset: Dataset) -> None:
     dataset.PerFrameFunctionalGroupsSequence[0].PlanePositionSequence[0].ImagePositionPatient[2] += 2.5
 
 
+def nudge_a_frame(dataset: Dataset) -> None:
+    dataset.PerFrameFunctionalGroupsSequence[0].PlanePositionSequence[0].ImagePositionPatient[1] += 0.05
+
+
 def swap_two_sources(dataset: Dataset) -> None:
     first, second = (
         dataset.PerFrameFunctionalGroupsSequence[place].DerivationImageSequence[0].SourceImageSequence[0] for place in (0, 1)
@@ -78,6 +82,7 @@ def lose_a_frame(dataset: Dataset) -> None:
     [
         (flip_a_voxel, "differs from the model's mask"),
         (shift_a_frame, "lies elsewhere"),
+        (nudge_a_frame, "lies elsewhere"),
         (swap_two_sources, "lies elsewhere"),
         (turn, "turned against"),
         (stretch, "another pixel spacing"),

@@ -270,3 +270,42 @@ def test_warnings_of_libraries_name_no_patient(tmp_path: Path, recwarn: pytest.W
     made = make_case(paths, None, volume_of(paths), tmp_path / "results")
     verify(made.objects, made.findings, made.volume, paths)
     assert not [one for one in recwarn if "MARKER" in str(one.message)]
+
+
+def jittering(index: int) -> dict[str, Any]:
+    """Positions and directions as some scanners round them: imaging lets such slices pass for one volume."""
+    aside = (0.0, 0.008, -0.008)[index % 3]
+    return {
+        "ImagePositionPatient": [round(-20.5 + 10 * aside, 3), -30.25, round(-200 + 2.5 * index + aside, 3)],
+        "ImageOrientationPatient": [1, 0, 0, 0, 1, 0] if index % 2 else [0.9999999, 0.0004, 0, -0.0004, 0.9999999, 0],
+    }
+
+
+def test_slices_that_differ_in_the_last_digits_get_a_segmentation_each_frame_at_its_own_slice(tmp_path: Path) -> None:
+    changes = {
+        keyword: (lambda index, keyword=keyword: jittering(index)[keyword])
+        for keyword in ("ImagePositionPatient", "ImageOrientationPatient")
+    }
+    paths = small_series(tmp_path / "ct", **changes)
+    volume = loaded(paths)
+    assert isinstance(volume, Volume)
+    findings = small_findings(volume)
+    objects = build(findings, volume, paths, request_for(paths, kinds=SEG_AND_SR), tmp_path / "results")
+    verify(objects, findings, volume, paths)
+    positions = {str(one.SOPInstanceUID): one.ImagePositionPatient for one in map(pydicom.dcmread, paths)}
+    for frame in pydicom.dcmread(objects[0].path).PerFrameFunctionalGroupsSequence:
+        named = frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
+        written = np.array(frame.PlanePositionSequence[0].ImagePositionPatient, float)
+        np.testing.assert_allclose(written, np.array(positions[named], float), atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")  # pydicom's, of the real files
+@pytest.mark.parametrize("name", ["mr_prostate_adc_ax", "mr_abdomen_haste_cor"])
+def test_real_mr_series_get_results_at_their_places(test_data: Path, tmp_path: Path, name: str) -> None:
+    paths = sorted((test_data / name).glob("*.dcm"))
+    volume = loaded(paths)
+    findings = part_of(volume)
+    request = request_for(paths, profiles=(SHIPPED["archive"].without_fallbacks(),), kinds=SEG_AND_SR)
+    objects = build(findings, volume, paths, request, tmp_path)
+    verify(objects, findings, volume, paths)
+    assert [one.kind for one in objects] == [ResultKind.SEG, ResultKind.SR]
