@@ -8,7 +8,7 @@ import pytest
 
 from dicomnode.domain.profiles import SHIPPED, ScForm
 from dicomnode.results.drawing import AMBER
-from tests.viewers.cases import phantom_study
+from tests.viewers.cases import magnetic_resonance_study, phantom_study, radiograph_study
 from tests.viewers.ohif import Ohif
 
 pytestmark = pytest.mark.timeout(1800)  # waits end sooner and say for what; this is for a machine with other work
@@ -69,3 +69,67 @@ def test_ohif_shows_multi_frame_captures(viewer: type_viewer, tmp_path: Path, ar
     ohif.open_series("SC -")
     ohif.wait_for_color(AMBER, pixels=5000)
     ohif.show(artefacts / "ct-multi-frame-captures.png")
+
+
+@pytest.mark.soak
+@pytest.mark.filterwarnings("ignore")  # pydicom's, of the real files
+@pytest.mark.parametrize("name", ["mr_prostate_adc_ax", "mr_abdomen_haste_cor"])
+def test_ohif_shows_the_results_of_a_real_mr(
+    viewer: type_viewer, test_data: Path, tmp_path: Path, artefacts: Path, name: str
+) -> None:
+    """Oblique axial and coronal: the segmentation lies over planes that are none of the patient's."""
+    study = magnetic_resonance_study(sorted((test_data / name).glob("*.dcm")), tmp_path)
+    ohif = viewer(study.files)
+    ohif.open_study(series=4)
+
+    ohif.open_series("SEG -")
+    ohif.agree()
+    ohif.open_panel("panelSegmentation")
+    for segment in study.segments:
+        ohif.wait_for_text(segment.label)
+    ohif.wait_for_color(study.segments[0].color_rgb, pixels=100)
+    ohif.show(artefacts / f"{name}-segmentation.png")
+
+    ohif.open_series("1.0 SR")
+    ohif.wait_for_label("Lesion 1")
+    ohif.show(artefacts / f"{name}-report.png")
+    assert f"{study.findings.lesions[0].volume_ml:.2f} mL" in ohif.labels()
+    ohif.agree()
+    ohif.open_panel("trackedMeasurements")
+    ohif.wait_for_text(f"AI volume {study.findings.lesions[0].volume_ml:.2f} ml")
+    ohif.show(artefacts / f"{name}-measurements.png")
+
+    ohif.open_series("SC -")
+    ohif.wait_for_color(AMBER, pixels=5000)
+    ohif.show(artefacts / f"{name}-captures.png")
+
+
+@pytest.mark.soak
+@pytest.mark.filterwarnings("ignore")  # pydicom's, of the real files
+@pytest.mark.parametrize("name", ["cr_chest_mono1_440", "dx_chest_pa_nih_effusion"])
+def test_ohif_shows_the_results_of_a_real_radiograph(
+    viewer: type_viewer, test_data: Path, tmp_path: Path, artefacts: Path, name: str
+) -> None:
+    study = radiograph_study(test_data / "objects" / f"{name}.dcm", tmp_path)
+    ohif = viewer(study.files)
+    ohif.open_study(series=4)
+    ohif.show(artefacts / f"{name}.png")
+
+    ohif.open_series("1.0 SR")
+    ohif.wait_for_label("Opacity")
+    ohif.show(artefacts / f"{name}-report.png")
+    ohif.agree()
+    ohif.open_panel("trackedMeasurements")
+    ohif.wait_for_text("Opacity: probability 86%")
+    ohif.show(artefacts / f"{name}-measurements.png")
+
+    ohif.open_series("SC -")
+    ohif.wait_for_color(AMBER, pixels=5000)
+    ohif.show(artefacts / f"{name}-captures.png")
+
+    ohif.open_series("SEG -")
+    ohif.agree()
+    ohif.open_panel("panelSegmentation")
+    ohif.wait_for_text("Opacity")
+    ohif.wait_for_color(study.segments[0].color_rgb, pixels=100)
+    ohif.show(artefacts / f"{name}-segmentation.png")
