@@ -16,6 +16,7 @@ from dicomnode.archive.refusals import RequestRefused
 _QUERY_LEVEL, _CHARACTER_SET = 0x00080052, 0x00080005
 _MOST_ELEMENTS = 1000
 _GROUP_LENGTH = 0x0000
+_UNDEFINED = 0xFFFFFFFF
 _TRANSLATED = frozenset({"SH", "LO", "ST", "LT", "UT", "UC", "PN"})  # by Specific Character Set (PS3.5 6.1.2.2)
 _NAME_DELIMITERS, _TEXT_DELIMITERS = {0x5C, 0x5E, 0x3D}, {0x5C, 0x09, 0x0A, 0x0C, 0x0D}
 _MOST_ESCAPES = 256  # each costs pydicom 20 µs
@@ -114,7 +115,10 @@ def _raw(content: Dataset, tag: int) -> bytes | None:
     element = content.get_item(tag, keep_deferred=True)  # else it makes an element of one without value
     if not isinstance(element, RawDataElement) or element.VR == "SQ":
         return None
-    return bytes(element.value or b"")
+    value = bytes(element.value or b"")
+    if len(value) < element.length != _UNDEFINED:  # which pydicom lets pass
+        raise RequestRefused("unreadable")
+    return value
 
 
 def encodings_of(character_set: str) -> tuple[str, ...]:

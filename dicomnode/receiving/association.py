@@ -366,8 +366,8 @@ class Association:
             if what in (COMMAND_PART, COMMAND_END):
                 context_id, encoded = self._whole_command()
                 command = read_command(encoded)
-                if wanted(command):
-                    return command
+                if wanted(command) or command.field == C_CANCEL_RQ:  # of another request, which is answered already
+                    return command if wanted(command) else None
                 self._put_off = context_id, encoded  # read after the answer, as pipelined requests are
         if wait_s:
             raise MustAbort("order_of_messages", UNEXPECTED_PDU)

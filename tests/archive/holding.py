@@ -13,12 +13,15 @@ from pynetdicom.sop_class import (
     PatientRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelFind,
 )
+from sqlalchemy import func, insert, select
+from sqlalchemy.orm import Session
 
 from dicomnode.archive import Archive, ArchiveLimits
 from dicomnode.domain.routes import Peer
 from dicomnode.network import associate
 from dicomnode.network.contexts import UNCOMPRESSED
 from dicomnode.network.reactor import hold
+from dicomnode.registry.tables import Instance, Series, Study
 from tests.peers.processes import tool
 from tests.receiving.reception import Reception, local_peer
 from tests.receiving.samples import saved
@@ -49,6 +52,26 @@ class Holding:
         statuses = self.reception.send(*[saved(one, self.folder) for one in datasets], calling=calling)
         assert set(statuses) == {0}, statuses
 
+    def rows_like(self, sop_instance_uid: str, count: int, *, same_series: bool = False) -> None:
+        """So many more instances that share the file of this one, each in a study of its own unless said."""
+        with self.registry._database.write() as session:
+            instance = _row(session, Instance, Instance.sop_instance_uid == sop_instance_uid)
+            series = _row(session, Series, Series.id == instance["series_id"])
+            study = _row(session, Study, Study.id == series["study_id"])
+            first = 1 + int(session.scalar(select(func.max(Study.id))) or 0)
+            numbers = range(first, first + count)
+            root = study["study_instance_uid"]
+            if not same_series:
+                session.execute(insert(Study), [study | {"id": n, "study_instance_uid": f"{root}.{n}"} for n in numbers])
+                many = [series | {"id": n, "study_id": n, "series_instance_uid": f"{root}.{n}.1"} for n in numbers]
+                session.execute(insert(Series), many)
+            images = []
+            for n in numbers:
+                header = instance["attributes"] | {"InstanceNumber": str(n)}
+                one = {"sop_instance_uid": f"{root}.{n}.1.{n}", "attributes": header, "instance_number": n}
+                images.append(instance | one | ({} if same_series else {"series_id": n}))
+            session.execute(insert(Instance), [{name: row[name] for name in row if name != "id"} for row in images])
+
     @contextmanager
     def asking(self, *models: str, calling: str = "VIEWER") -> Iterator[Association]:
         contexts = [(model, UNCOMPRESSED) for model in models]
@@ -75,6 +98,11 @@ class Holding:
         command = [tool("findscu", "dcmtk"), "-aec", "DICOMNODE", "-aet", "VIEWER", "-X", "-od", answers, *words]
         subprocess.run([*map(str, command), "127.0.0.1", str(self.port)], check=True, capture_output=True, timeout=60)
         return [dcmread(path, force=True) for path in sorted(answers.glob("rsp*.dcm"))]
+
+
+def _row(session: Session, table: Any, condition: Any) -> dict[str, Any]:
+    row = session.scalars(select(table).where(condition)).one()
+    return {column.name: getattr(row, column.name) for column in table.__table__.columns}
 
 
 def identifier(level: str, **keys: Any) -> Dataset:
