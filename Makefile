@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 STAMP := $(VENV)/.installed
+# So many processes run the tests, each a core's worth: 25 minutes on two cores, installation included.
+WORKERS ?= 2
 
 .PHONY: install demo test check format train lock bench fuzz soak clean
 
@@ -25,7 +27,10 @@ demo: install
 
 test: install
 	$(BIN)/python tests/system_packages.py
-	$(BIN)/python -m pytest
+	@status=0; \
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not alone" || status=$$?; \
+	$(BIN)/python -m pytest -m alone || status=$$?; \
+	exit $$status
 
 check: install
 	$(BIN)/ruff format --check .

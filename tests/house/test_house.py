@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,21 @@ def test_the_lock_holds_hashes_and_no_torch() -> None:
 def test_the_makefile_and_the_project_pin_the_same_torch() -> None:
     assert "torch==2.13.0" in (ROOT / "Makefile").read_text()
     assert '"torch==2.13.0"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_what_the_pages_say_of_make_test_is_what_it_does() -> None:
+    recipe = re.search(r"(?ms)^test: install\n(.*?)\n\n", (ROOT / "Makefile").read_text())
+    assert recipe is not None
+    limits = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    page, readme = ((ROOT / name).read_text() for name in ("docs/contributing.md", "README.md"))
+    assert re.search(r"(?m)^WORKERS \?= 2$", (ROOT / "Makefile").read_text())
+    assert '-n $(WORKERS) -m "not alone"' in recipe[1]  # "two processes", and what is alone after them
+    assert recipe[1].index('"not alone"') < recipe[1].index("-m alone")
+    assert "Two processes run the tests" in page
+    assert f"A test has {limits['timeout']} s with its fixtures" in page
+    assert {line.partition(":")[0] for line in limits["markers"]} == {"alone", "soak", "fuzz"}
+    bound = re.search(r"under (\d+) minutes on two cores", page)
+    assert bound is not None
+    assert f"under {bound[1]} minutes on two cores" in readme
+    assert "-ra" in limits["addopts"]  # what is skipped is said
+    assert "--durations=15" in limits["addopts"]
