@@ -33,7 +33,7 @@ _STILL_HERE_EVERY_S = 5.0  # said again although nothing has changed: many wait 
 _TICK_S = 0.1
 _CHUNK = 1 << 18
 _LARGEST_CONVERTED = 64 << 20  # bytes; converting takes all of it into memory
-_CANCEL_GRACE_S = 5.0
+_CANCEL_GRACE_S = 2.0
 _LONGEST_OF_ONE_S = 120.0  # without a word of the courier: its own time-outs are shorter
 
 

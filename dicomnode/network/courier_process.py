@@ -15,7 +15,7 @@ from dicomnode.network.contexts import MOST_CONTEXTS, UNCOMPRESSED
 from dicomnode.network.services import send_file
 
 # Somebody waits for each of these and asks again if need be: a destination that is dead should be known soon.
-_TIMEOUTS = Timeouts(connect_s=5.0, acse_s=10.0, dimse_s=30.0, network_s=30.0)
+_TIMEOUTS = Timeouts(connect_s=5.0, acse_s=5.0, dimse_s=30.0, network_s=30.0)
 _NOT_TAKEN = 0x0122  # SOP class not supported (PS3.7 C.5.7)
 _UNREADABLE = 0x0110
 

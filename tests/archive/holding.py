@@ -3,15 +3,20 @@
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pynetdicom import build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.sop_class import (
     PatientRootQueryRetrieveInformationModelFind,
+    PatientRootQueryRetrieveInformationModelGet,
     StudyRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelGet,
+    StudyRootQueryRetrieveInformationModelMove,
 )
 from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
@@ -23,11 +28,30 @@ from dicomnode.network.contexts import UNCOMPRESSED
 from dicomnode.network.reactor import hold
 from dicomnode.registry.tables import Instance, Series, Study
 from tests.peers.processes import tool
-from tests.receiving.reception import Reception, local_peer
+from tests.receiving.reception import Reception, data_set_of, local_peer
 from tests.receiving.samples import saved
 
 STUDY_ROOT = str(StudyRootQueryRetrieveInformationModelFind)
 PATIENT_ROOT = str(PatientRootQueryRetrieveInformationModelFind)
+
+
+MOVE = str(StudyRootQueryRetrieveInformationModelMove)
+GET_MODELS = {
+    "study": str(StudyRootQueryRetrieveInformationModelGet),
+    "patient": str(PatientRootQueryRetrieveInformationModelGet),
+}
+
+
+@dataclass(frozen=True)
+class Final:
+    """The last response of a retrieval. pending: how many came before it."""
+
+    status: int
+    remaining: int | None
+    completed: int | None
+    failed: int | None
+    failed_uids: list[str]
+    pending: int
 
 
 class Holding:
@@ -98,6 +122,80 @@ class Holding:
         command = [tool("findscu", "dcmtk"), "-aec", "DICOMNODE", "-aet", "VIEWER", "-X", "-od", answers, *words]
         subprocess.run([*map(str, command), "127.0.0.1", str(self.port)], check=True, capture_output=True, timeout=60)
         return [dcmread(path, force=True) for path in sorted(answers.glob("rsp*.dcm"))]
+
+    def moved(self, destination: str, asked: Dataset, *, calling: str = "VIEWER") -> Final:
+        """How a C-MOVE ended."""
+        with self.asking(MOVE, calling=calling) as association:
+            hold(association)
+            return _final(list(association.send_c_move(asked, destination, MOVE)))
+
+    def got(self, asked: Dataset, kinds: Sequence[tuple[str, str]], *, model: str = "study") -> tuple[dict[str, bytes], Final]:
+        """What a C-GET brought, by SOP Instance UID, and how it ended. kinds: (SOP class, transfer syntax) that we take."""
+        brought: dict[str, bytes] = {}
+
+        def take(event: evt.Event) -> int:
+            brought[str(event.request.AffectedSOPInstanceUID)] = event.encoded_dataset(include_meta=False)
+            return 0x0000
+
+        uid = GET_MODELS[model]
+        contexts = [(uid, UNCOMPRESSED), *((sop_class, (syntax,)) for sop_class, syntax in kinds)]
+        roles = [build_role(sop_class, scp_role=True) for sop_class in dict.fromkeys(sop_class for sop_class, _ in kinds)]
+        with associate(
+            local_peer(self.port), "VIEWER", contexts, roles=roles, handlers=[(evt.EVT_C_STORE, take)]
+        ) as association:
+            hold(association)
+            final = _final(list(association.send_c_get(asked, uid)))
+        return brought, final
+
+
+def _final(responses: list[tuple[Dataset, Dataset | None]]) -> Final:
+    status, content = responses[-1]
+    failed = (content.get("FailedSOPInstanceUIDList") if content else None) or []
+    return Final(
+        int(status.Status),
+        status.get("NumberOfRemainingSuboperations"),
+        status.get("NumberOfCompletedSuboperations"),
+        status.get("NumberOfFailedSuboperations"),
+        sorted([str(failed)] if isinstance(failed, str) else map(str, failed)),
+        len(responses) - 1,
+    )
+
+
+def by_uid(folder: Path) -> dict[str, bytes]:
+    """SOP Instance UID → data set of each file there."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size]
+    return {str(dcmread(path, stop_before_pixels=True).SOPInstanceUID): data_set_of(path) for path in files}
+
+
+def getscu(holding: Holding, folder: Path, model: str, *keys: str) -> dict[str, bytes]:
+    """What DCMTK's getscu is given, bit by bit."""
+    folder.mkdir()
+    _tool("getscu", "-B", "-od", folder, *_asked(holding, model, keys))
+    return by_uid(folder)
+
+
+def movescu(holding: Holding, destination: str, model: str, *keys: str) -> str:
+    """What DCMTK's movescu says."""
+    return _tool("movescu", "-v", "-aem", destination, *_asked(holding, model, keys))
+
+
+def _asked(holding: Holding, model: str, keys: Sequence[str]) -> list[str]:
+    words = [word for key in keys for word in ("-k", key)]
+    return [model, "-aec", "DICOMNODE", "-aet", "VIEWER", *words, "127.0.0.1", str(holding.port)]
+
+
+def _tool(name: str, *words: str | Path) -> str:
+    done = subprocess.run(
+        [tool(name, "dcmtk"), *map(str, words)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        stdin=subprocess.DEVNULL,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    return said
 
 
 def _row(session: Session, table: Any, condition: Any) -> dict[str, Any]:
