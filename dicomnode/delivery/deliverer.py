@@ -18,7 +18,7 @@ from dicomnode.delivery.kinds import sender_for
 from dicomnode.delivery.policy import DeliveryPolicy, backoff, decide
 from dicomnode.delivery.proving import Prover
 from dicomnode.domain.clock import type_clock, utc_now
-from dicomnode.domain.errors import StaleUpdate, StorageError, UnreachableError
+from dicomnode.domain.errors import DatabaseUnreachable, StaleUpdate, StorageError, UnreachableError
 from dicomnode.domain.routes import Destination
 from dicomnode.domain.states import DeliveryEvent
 from dicomnode.domain.statuses import Outcome
@@ -119,6 +119,7 @@ class _Outlet:
         # Its own breaker: an archive may take C-STORE and know no C-FIND.
         proof_breaker = Breaker(policy, rng, monotonic)
         self._prover = Prover(registry, destination, self._sender, policy=policy, clock=clock, breaker=proof_breaker, stop=stop)
+        self._in_doubt = False  # whether we may hold what we do not know of
         # Kept in memory only: a restart makes us more patient, never less.
         self._doubted_since: dict[int, datetime] = {}
 
@@ -126,11 +127,14 @@ class _Outlet:
         """Send and prove until told to stop."""
         while not self._stop.is_set():
             try:
+                if self._in_doubt:
+                    self._registry.give_back_deliveries(self._worker, self.name)
+                    self._in_doubt = False
                 busy = self.send_due() + self.prove_due()
             except Exception:  # noqa: BLE001
                 # The boundary of this destination's thread: a database that is away or a defect of ours must not end it.
                 _log.exception("delivery stumbled, going on", destination=self.name)
-                busy = 0
+                busy, self._in_doubt = 0, True
             if not busy:
                 self._stop.wait(self._policy.poll_s)
 
@@ -239,14 +243,16 @@ class _Outlet:
         elif event is DeliveryEvent.HELD and answer.outcome is Outcome.TRY_AGAIN:
             error = f"given up after {self._policy.hold_after.days} days: {error}"
         try:
-            self._registry.finish_delivery(
-                delivery,
-                event,
-                status=answer.status,
-                error=error,
-                retry_after_s=retry_after_s,
-                proof=answer.proof,
-                refused_by=self._destination.profile.name if answer.class_refused else "",
+            self._written_down(
+                lambda: self._registry.finish_delivery(
+                    delivery,
+                    event,
+                    status=answer.status,
+                    error=error,
+                    retry_after_s=retry_after_s,
+                    proof=answer.proof,
+                    refused_by=self._destination.profile.name if answer.class_refused else "",
+                )
             )
         except StaleUpdate:
             # Our lease ran out while we sent. Its new owner sends the same bytes under the same UID: still once.
@@ -263,3 +269,13 @@ class _Outlet:
             status=None if answer.status is None else f"{answer.status:04X}",
             attempt=delivery.attempt,
         )
+
+    def _written_down(self, write: Callable[[], None]) -> None:
+        """`write`, as often as the database is away: an object that was accepted is not sent again for that."""
+        while True:
+            try:
+                return write()
+            except DatabaseUnreachable as error:
+                _log.warning("the end of a delivery cannot be written yet", destination=self.name, exc_info=error)
+                if self._stop.wait(self._policy.poll_s):
+                    raise

@@ -4,6 +4,7 @@ A few statements then say all that `receiving.add_instance` would (`fast_way`). 
 in the same transaction. Images that come at once share one commit (`GroupCommit`) and these statements.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,13 +12,14 @@ from functools import partial
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
-from dicomnode.domain.errors import DicomNodeError
+from dicomnode.domain.errors import DatabaseUnreachable, DicomNodeError
 from dicomnode.domain.received import Received
 from dicomnode.registry import conflicts, keys, receiving
 from dicomnode.registry.engine import Database, Unit
 from dicomnode.registry.fast_way import FastWay, KnownSeries, Unusual
 from dicomnode.registry.group import GroupCommit
 from dicomnode.registry.records import InstanceKeys
+from dicomnode.registry.trouble import BrokenOff
 
 _MOST_SERIES, _MOST_IDENTITIES = 1024, 64
 
@@ -37,15 +39,33 @@ class Arrivals:
         self._group: GroupCommit[_Arrival, InstanceKeys] = GroupCommit(self._write)
         self._fast: FastWay | None = None
         self._known: dict[tuple[str, str], KnownSeries] = {}  # of the one thread that writes
+        self._in_doubt: deque[Received] = deque()
 
     def add(self, received: Received, *, ours: bool, replaces: bool) -> InstanceKeys:
         """See `Registry.add_instance`."""
         return self._group.commit(_Arrival(received, ours, replaces))
 
+    def settle_doubts(self) -> int:
+        """Remove rows that a server may have kept of images for which we said no, because it went away at their commit.
+
+        Their files are gone. Called now and then; raises what a transaction raises, and then it is still to be done. How many.
+        """
+        removed = 0
+        while self._in_doubt:
+            one = self._in_doubt[0]
+            removed += self._database.keep(lambda unit, one=one: _forgotten(unit.connection, one))  # type: ignore[misc]
+            self._in_doubt.popleft()
+        return removed
+
     def _write(self, batch: Sequence[_Arrival]) -> Sequence[InstanceKeys | BaseException]:
         try:
+            self.settle_doubts()  # first: what comes again is new then, and finds no row that names another file
             return self._together(batch)
-        except DicomNodeError:  # the database is full, locked or away: it is so for each of them
+        except DatabaseUnreachable as error:
+            if not self._database.is_sqlite and not isinstance(error, BrokenOff):
+                self._in_doubt.extend(one.received for one in batch if not one.replaces)
+            raise
+        except DicomNodeError:  # the database is full or locked: it is so for each of them
             raise
         except Exception as error:
             if len(batch) == 1 and not isinstance(error, Unusual):
@@ -111,6 +131,17 @@ class Arrivals:
 
 def _series_of(received: Received) -> tuple[str, str]:
     return received.study_instance_uid, received.series_instance_uid
+
+
+def _forgotten(connection: Connection, received: Received) -> int:
+    """The row of this file, if there is one: under the same UID another file may have come and been acknowledged since."""
+    with Session(connection, join_transaction_mode="rollback_only") as session:
+        known = receiving.find_instance(session, received.sop_instance_uid)
+        if known is None or known.path != received.path:
+            return 0
+        removed = receiving.forget_instances(session, [received.sop_instance_uid], received.received_at)
+        session.commit()
+    return removed
 
 
 def _carefully(connection: Connection, one: _Arrival) -> InstanceKeys:

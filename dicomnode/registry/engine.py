@@ -17,19 +17,17 @@ from sqlalchemy import Connection, Engine, Insert, RootTransaction, create_engin
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import Dialect, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.orm import Session
 
-from dicomnode.domain.errors import DatabaseUnreachable, DicomNodeError, OutOfSpace, SettingsError
+from dicomnode.domain.errors import DicomNodeError, SettingsError
 from dicomnode.registry.tables import Base
+from dicomnode.registry.trouble import BUSY_TIMEOUT_S, persistently, translated_errors
 from dicomnode.registry.turns import Turns
 
 Answer = TypeVar("Answer")
 
-BUSY_TIMEOUT_S = 30
-_DAMAGED = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
 _MIGRATION_LOCK = 0xD1C0  # any number that all versions of this software share
-_UNDEFINED_TABLE, _DISK_FULL = "42P01", "53100"  # SQLSTATE (PostgreSQL, appendix A)
 
 
 class Database:
@@ -81,7 +79,11 @@ class Database:
         """As `write`, for what is done for every image: `work` on the driver's cursor, in a unit that SQLite keeps.
 
         relaxed: what is lost in a power cut was not promised; it is durable with the next transaction that is not relaxed.
+        work: may be called again, if the server breaks the transaction off.
         """
+        return persistently(lambda: self._keep(work, relaxed=relaxed))
+
+    def _keep(self, work: Callable[["Unit"], Answer], *, relaxed: bool) -> Answer:
         with self._one_writer or self._one_keeper[relaxed]:
             unit: Unit | None = None
             try:
@@ -254,45 +256,6 @@ def _pragma(connection: Connection, text: str) -> None:
     raw = connection.connection.dbapi_connection
     if isinstance(raw, sqlite3.Connection):
         raw.execute(f"PRAGMA {text}").fetchall()
-
-
-@contextmanager
-def translated_errors() -> Iterator[None]:
-    """What the driver says of a database that is full, locked or away, as our errors."""
-    try:
-        yield
-    except (OperationalError, InterfaceError) as error:
-        raise _translated(error) from None
-    except DatabaseError as error:
-        if getattr(error.orig, "sqlite_errorname", "").startswith(_DAMAGED):
-            raise DatabaseUnreachable(
-                "the database file is damaged, or is no SQLite database",
-                "stop the node, keep the file aside, and put the newest copy that `dicomnode db backup` made in its place",
-            ) from None
-        if getattr(error.orig, "sqlstate", "") == _UNDEFINED_TABLE:
-            raise _no_tables() from None
-        raise
-
-
-def _no_tables() -> SettingsError:
-    return SettingsError("the database is empty", "run `dicomnode db upgrade`, or start the node once")
-
-
-def _translated(error: DBAPIError) -> DicomNodeError:
-    name = str(getattr(error.orig, "sqlite_errorname", "") or getattr(error.orig, "sqlstate", "") or type(error.orig).__name__)
-    if name in ("SQLITE_FULL", _DISK_FULL):
-        return OutOfSpace("the disk of the database is full", "free space on it; what was acknowledged is kept")
-    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return DatabaseUnreachable(
-            f"the database stayed locked for {BUSY_TIMEOUT_S} s ({name})",
-            "look for a long-running command or backup that holds it, then try again",
-        )
-    if name == "SQLITE_ERROR" and "no such table" in str(error.orig):
-        return _no_tables()
-    return DatabaseUnreachable(
-        f"the database does not answer ({name})",
-        "check database.url, that its folder exists and may be written, and its server",
-    )
 
 
 def insert_ignoring(dialect: Dialect, row: type[Base], values: Mapping[str, object], unique: Sequence[str]) -> Insert:

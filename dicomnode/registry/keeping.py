@@ -14,8 +14,10 @@ from dicomnode.domain.states import SeriesState
 from dicomnode.registry import announcements, canary, conflicts, keys, own_notes, references, rejections, retention
 from dicomnode.registry.engine import Database
 from dicomnode.registry.tables import Job, Series, Study
+from dicomnode.registry.trouble import begun_anew
 
 
+@begun_anew
 class Keeping:
     """The registry's part for what is kept. Each call is one short transaction, committed on return."""
 
@@ -75,9 +77,9 @@ class Keeping:
         """Remove rows that nobody asks for any more; how many."""
         with self._database.write() as session:
             forgotten = retention.forget_associations(session, associations_ended_before, limit)
+            forgotten += announcements.forget(session, associations_ended_before, limit)
             if instances_purged_before is not None:
                 forgotten += retention.forget_instances_purged(session, instances_purged_before, limit)
-            forgotten += announcements.forget(session, associations_ended_before, limit)
         return forgotten
 
     def audit_before(self, before: datetime, limit: int) -> list[Mapping[str, Any]]:

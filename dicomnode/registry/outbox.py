@@ -171,14 +171,15 @@ def postpone_proof(session: Session, delivery: ClaimedDelivery, retry_after_s: f
     session.execute(update(Delivery).where(still).values(**values))
 
 
-def requeue_lost(session: Session, now: datetime, *, reason: str) -> int:
+def requeue_lost(session: Session, ended_before: datetime, now: datetime, *, reason: str) -> int:
     """Deliveries whose lease ended: their outcome is unknown, so the same bytes go again under the same UID."""
-    return _send_again(session, now, reason, Delivery.lease_until < now)
+    return _send_again(session, now, reason, Delivery.lease_until < ended_before)
 
 
-def sender_ended(session: Session, now: datetime, *, worker: str, reason: str) -> int:
-    """The same for what a process that has ended was sending."""
-    return _send_again(session, now, reason, Delivery.worker == worker)
+def sender_ended(session: Session, now: datetime, *, worker: str, reason: str, destination: str | None = None) -> int:
+    """The same for what a process that has ended was sending; to one destination, if it is named."""
+    there = [] if destination is None else [Delivery.destination == destination]
+    return _send_again(session, now, reason, Delivery.worker == worker, *there)
 
 
 def senders_ended(session: Session, now: datetime, *, node: str, reason: str) -> int:

@@ -12,10 +12,12 @@ from dicomnode.domain.clock import type_clock
 from dicomnode.registry.engine import Database, insert_if_absent
 from dicomnode.registry.records import AskedCommitment
 from dicomnode.registry.tables import Commitment, Conflict, Instance
+from dicomnode.registry.trouble import begun_anew
 
 _AT_ONCE = 500  # in one IN (…): old SQLite takes 999 parameters
 
 
+@begun_anew
 class Promises:
     """The registry's part for storage commitment that is asked of us. Each call is one transaction, durable on return."""
 

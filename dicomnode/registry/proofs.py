@@ -13,11 +13,13 @@ from dicomnode.registry.queue import backoff_s
 from dicomnode.registry.records import ClaimedDelivery
 from dicomnode.registry.tables import Delivery, Result
 from dicomnode.registry.transitions import DELIVERY, change
+from dicomnode.registry.trouble import begun_anew
 
 _AGAIN_AFTER = timedelta(minutes=10)
 PROOF = "committed: the archive has taken responsibility for it (storage commitment)"
 
 
+@begun_anew
 class Proofs:
     """The registry's part for storage commitment that we ask for."""
 

@@ -224,11 +224,10 @@ def renew(session: Session, job: ClaimedJob, now: datetime) -> None:
         raise StaleUpdate(f"{job.key} is no longer in the hands of this worker", "stop working on it and drop its outcome")
 
 
-def requeue_lost(session: Session, now: datetime) -> int:
+def requeue_lost(session: Session, ended_before: datetime, now: datetime) -> int:
     """Running jobs whose lease ended: queued again after a pause, or failed when no attempt is left."""
-    lost = session.scalars(
-        select(Job).where(Job.state == JobState.RUNNING.value, Job.lease_until < now).with_for_update(skip_locked=True)
-    ).all()
+    ended = (Job.state == JobState.RUNNING.value, Job.lease_until < ended_before)
+    lost = session.scalars(select(Job).where(*ended).with_for_update(skip_locked=True)).all()
     for job in lost:
         reason = f"the worker was not heard of for {job.attempt} of {MAX_JOB_ATTEMPTS} attempts"
         if job.attempt >= MAX_JOB_ATTEMPTS:

@@ -5,9 +5,10 @@ from datetime import datetime
 from pathlib import Path
 
 from dicomnode.domain.clock import type_clock, utc_now
+from dicomnode.domain.errors import DatabaseUnreachable
 from dicomnode.domain.received import Received
 from dicomnode.domain.results import ResultObject
-from dicomnode.domain.states import DeliveryEvent, JobEvent
+from dicomnode.domain.states import JobEvent
 from dicomnode.registry import (
     conflicts,
     damage,
@@ -29,10 +30,10 @@ from dicomnode.registry.engine import Database
 from dicomnode.registry.holdings import Holdings
 from dicomnode.registry.keeping import Keeping
 from dicomnode.registry.lookahead import Lookahead
+from dicomnode.registry.outgoing import Outgoing
 from dicomnode.registry.promises import Promises
 from dicomnode.registry.proofs import Proofs
 from dicomnode.registry.records import (
-    ClaimedDelivery,
     ClaimedJob,
     InstanceKeys,
     KnownInstance,
@@ -40,11 +41,13 @@ from dicomnode.registry.records import (
     StudyEvidence,
     StudyJudgement,
 )
+from dicomnode.registry.trouble import begun_anew
 
 _MOST_VALUES = 500  # in one IN (…): old SQLite takes 999 parameters
 
 
-class Registry(Answers):
+@begun_anew
+class Registry(Answers, Outgoing):
     """The rows of the node. Safe to share between threads; one per process (never across a fork)."""
 
     def __init__(self, url: str, *, clock: type_clock = utc_now, node: str = "") -> None:
@@ -54,6 +57,7 @@ class Registry(Answers):
         """
         self._database = Database(url)
         self._node = node
+        self._away_since: datetime | None = None  # the database, as the look for lost leases found it
         self._arrivals = Arrivals(self._database)
         self._associations = Associations(self._database, node)
         self._clock = clock
@@ -93,6 +97,10 @@ class Registry(Answers):
         replaces: the stored bytes were missing or damaged; path, digests and size are renewed, no new work arises.
         """
         return self._arrivals.add(received, ours=ours, replaces=replaces)
+
+    def settle_doubts(self) -> int:
+        """After a database server was away: remove what it may have kept of images that were not acknowledged; how many."""
+        return self._arrivals.settle_doubts()
 
     def came_again(self, received: Received) -> None:
         """A stored instance came once more, unchanged: that counts where it came to another of our AE titles. Durable."""
@@ -298,11 +306,23 @@ class Registry(Answers):
             notices.say(session, job, self._clock(), results, destinations, kinds_by_destination, profile_by_destination or {})
 
     def requeue_lost(self, now: datetime | None = None) -> int:
-        """Jobs and deliveries whose lease ended go back to their queue; returns how many rows changed."""
+        """Jobs and deliveries whose lease ended go back to their queue; returns how many rows changed.
+
+        While the database is away nobody can renew: leases that ended meanwhile have until the next look.
+        """
         now = self._clock() if now is None else now
-        with self._database.write() as session:
-            lost = "its sender was not heard of"
-            return queue.requeue_lost(session, now) + outbox.requeue_lost(session, now, reason=lost)
+        since = self._away_since
+        try:
+            with self._database.write() as session:
+                lost = "its sender was not heard of"
+                ended_before = since or now
+                changed = queue.requeue_lost(session, ended_before, now)
+                changed += outbox.requeue_lost(session, ended_before, now, reason=lost)
+        except DatabaseUnreachable:
+            self._away_since = since or now
+            raise
+        self._away_since = None
+        return changed
 
     def worker_died(self, worker: str) -> int:
         """The process died while its supervisor lived: its jobs are queued again, or failed as poison at the third crash.
@@ -349,57 +369,3 @@ class Registry(Answers):
         """Operator: a new version with new UIDs, of one job (J) or, judged anew by the next sweep, of a study; changed keys."""
         with self._database.write() as session:
             return operator.reprocess(session, study_or_key, self._clock())
-
-    # outbox
-
-    def claim_delivery(self, worker: str, destination: str, lease_s: float) -> ClaimedDelivery | None:
-        """The next object for this destination. Inside a job SEG goes first; SR and SC wait until it was accepted there."""
-        now = self._clock()
-        with self._database.read() as session:
-            if not outbox.anything_due(session, destination, now):
-                return None
-        with self._database.write() as session:
-            return outbox.claim(session, worker, destination, lease_s, now)
-
-    def finish_delivery(
-        self,
-        delivery: ClaimedDelivery,
-        event: DeliveryEvent,
-        *,
-        status: int | None = None,
-        error: str = "",
-        retry_after_s: float | None = None,
-        proof: str = "",
-        refused_by: str = "",
-    ) -> None:
-        """End an attempt to send (ACCEPTED, TRY_AGAIN, REJECTED, HELD) or to prove (PROVED, PROOF_SAYS_MISSING).
-
-        refused_by: the profile of a destination that takes no objects of this class; what it puts in their place then waits.
-        """
-        with self._database.write() as session:
-            outbox.finish(
-                session,
-                delivery,
-                event,
-                self._clock(),
-                status=status,
-                error=error,
-                retry_after_s=retry_after_s,
-                proof=proof,
-                refused_by=refused_by,
-            )
-
-    def deliveries_to_prove(self, destination: str, limit: int = 100) -> list[ClaimedDelivery]:
-        """Sent deliveries of this destination whose proof is due."""
-        with self._database.read() as session:
-            return outbox.to_prove(session, destination, limit, self._clock())
-
-    def postpone_proof(self, delivery: ClaimedDelivery, retry_after_s: float, error: str = "") -> None:
-        """No answer on this delivery's proof yet: ask again later."""
-        with self._database.write() as session:
-            outbox.postpone_proof(session, delivery, retry_after_s, error, self._clock())
-
-    def unfinished_deliveries(self) -> dict[str, int]:
-        """Destination → how many objects have still to be sent there, also where the settings no longer name it."""
-        with self._database.read() as session:
-            return outbox.unfinished(session)

@@ -60,20 +60,22 @@ class HeldLease:
             if now - began > self._job_timeout_s:
                 _log.error("job hangs and its worker is killed", job=self._job.key, elapsed_s=round(now - began))
                 os.kill(os.getpid(), signal.SIGKILL)
-            if now - renewed > self._job.lease_s / 3:
+            if now - renewed > self._job.lease_s / 3 and self._renew():
                 renewed = now
-                self._renew()
 
     def _wind_up(self, elapsed_s: float) -> None:
         """SIGALRM, whose default is death, unless this thread runs again in time."""
         left_s = max(self._job_timeout_s - elapsed_s, 0.0) + TIMER_GRACE_S
         signal.setitimer(signal.ITIMER_REAL, min(left_s, LOCKED_FOR_S))
 
-    def _renew(self) -> None:
+    def _renew(self) -> bool:
+        """Whether it could; if not, at the next beat."""
         try:
             self._registry.renew_lease(self._job)
         except StaleUpdate:
             _log.warning("job is no longer ours; its result will be dropped", job=self._job.key)
             self._done.set()
-        except DicomNodeError as error:  # an unreachable database: tried again at the next beat
+        except DicomNodeError as error:  # an unreachable database
             _log.warning("lease could not be renewed", job=self._job.key, exc_info=error)
+            return False
+        return True

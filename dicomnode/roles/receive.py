@@ -6,11 +6,12 @@ from contextlib import suppress
 from datetime import timedelta
 
 from dicomnode.archive import Archive, ArchiveLimits
+from dicomnode.domain.errors import UnreachableError
 from dicomnode.receiving import Limits, Receiver
-from dicomnode.receiving.commitment import CommitmentService, Committer
 from dicomnode.receiving.announcements import AnnouncementService
-from dicomnode.registry import Registry
+from dicomnode.receiving.commitment import CommitmentService, Committer
 from dicomnode.receiving.normalized import NormalizedHandler, NormalizedHandlers
+from dicomnode.registry import Registry
 from dicomnode.roles import canary, wiring
 from dicomnode.roles.lifeline import Lifeline
 from dicomnode.roles.space import ReserveKeeper
@@ -53,6 +54,8 @@ def main(settings: Settings, lifeline: Lifeline) -> None:
             if not receiver.listening:
                 raise RuntimeError("the listener's thread ended by itself")
             reserve.tend()
+            with suppress(UnreachableError):
+                registry.settle_doubts()
             if renewed is not None and (context := renewed.look()) is not None:
                 receiver.renew_tls(context)
             lifeline.alive()

@@ -1,9 +1,8 @@
 """The worker: claims jobs, makes findings of images and result objects of findings. The only role that loads torch."""
 
-import errno
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,13 +10,12 @@ import structlog
 
 from dicomnode import imaging, logs
 from dicomnode.domain.errors import (
+    DatabaseUnreachable,
     DicomNodeError,
     OutOfSpace,
     PipelineError,
     ResourceExhausted,
-    ResultCheckFailed,
     StaleUpdate,
-    StorageError,
 )
 from dicomnode.domain.findings import Findings, ModelIdentity
 from dicomnode.domain.imaging import Image2D, Refusal, RefusalCode, SeriesRef, Volume
@@ -29,36 +27,21 @@ from dicomnode.registry import OUT_OF_SPACE, ClaimedJob, Registry
 from dicomnode.roles import confinement, wiring
 from dicomnode.roles.ahead import Ahead, Wish
 from dicomnode.roles.analysis import Analysis, analyse, build_results, findings_summary
+from dicomnode.roles.endings import NOBODYS_FAULT, Ending, code_of, disk_trouble
 from dicomnode.roles.leases import HeldLease
 from dicomnode.roles.lifeline import Lifeline
 from dicomnode.settings import Settings
 from dicomnode.storage import Store
-from dicomnode.storage.durable import FULL, storage_error
+from dicomnode.storage.durable import storage_error
 
 if TYPE_CHECKING:
     from dicomnode.engines import Pipeline, PipelineInfo
 
 IDLE_S = 0.5
-DATABASE_AWAY_S = 5.0
+DATABASE_AWAY_S = 1.0
 FIRST_RETRY_S = 10.0
 
-_NOBODYS_FAULT = FULL | {errno.EROFS}
-
 _log = structlog.get_logger()
-
-
-@dataclass(slots=True)
-class Ending:
-    """How an attempt ends, for `Registry.finish_job`."""
-
-    event: JobEvent
-    reason_code: str = ""
-    reason: str = ""
-    remedy: str = ""
-    findings_summary: Mapping[str, object] | None = None
-    results: tuple[ResultObject, ...] = ()
-    timings_s: Mapping[str, float] = field(default_factory=dict)
-    retry_after_s: float | None = None
 
 
 class Worker:
@@ -99,7 +82,7 @@ class Worker:
                 notice = None if job is not None else self._registry.claim_notice(self._name)
             except DicomNodeError as error:
                 _log.error("no job could be claimed", exc_info=error)
-                self._lifeline.stop.wait(DATABASE_AWAY_S)
+                self._begin_anew()
                 continue
             if job is not None:
                 self.attempt(job)
@@ -107,6 +90,14 @@ class Worker:
                 self.say_not_run(notice)
             else:
                 self._lifeline.stop.wait(IDLE_S)
+
+    def _begin_anew(self) -> None:
+        """Once the database answers: a claim may have been kept although its answer was lost, and we know of no job."""
+        while not self._lifeline.stop.wait(DATABASE_AWAY_S):
+            self._lifeline.alive()
+            with suppress(DicomNodeError):
+                self._registry.worker_ended(self._name)
+                return
 
     def attempt(self, job: ClaimedJob) -> None:
         """One attempt at one job, its lease held, every ending written down."""
@@ -118,7 +109,7 @@ class Worker:
                     ending = self.run(job)
                 except Exception as error:  # noqa: BLE001 - the boundary of a job: it must never take the worker with it
                     ending = self._failed(job, error)
-            self._finish(job, ending)  # what is left of the lease is enough, and nobody renews what has ended
+            self._written_down(job, ending)  # what is left of the lease is enough, and nobody renews what has ended
         except StaleUpdate:
             _log.warning("result dropped: the job belongs to somebody else now", job=job.key)
         except DicomNodeError as error:  # the lease runs out and the job is tried again
@@ -288,17 +279,17 @@ class Worker:
         self._worn |= isinstance(error, MemoryError | ResourceExhausted)
         if isinstance(error, MemoryError):
             known = ResourceExhausted("memory ran out", "give the machine more memory, or use a smaller pipeline")
-        disk = _disk_trouble(error)
+        disk = disk_trouble(error)
         if disk is not None:
             known = error = storage_error(disk)
         _log.error("job attempt failed", job=job.key, attempt=job.attempt, exc_info=error)
         reason = (
             str(known) if known else f"an error inside the node ({type(error).__name__}, {logs.frames(error.__traceback__)})"
         )
-        code = _code(error)
+        code = code_of(error)
         # An error that nobody foresaw may come from the machine's state: it is tried again like a known passing one.
         # A disk that is full or read-only is nobody's fault and costs no attempt.
-        passes = isinstance(known, OutOfSpace) or (disk is not None and disk.errno in _NOBODYS_FAULT)
+        passes = isinstance(known, OutOfSpace) or (disk is not None and disk.errno in NOBODYS_FAULT)
         code = OUT_OF_SPACE if passes else code
         if passes or ((known is None or known.retryable or disk is not None) and not job.last_attempt):
             return Ending(JobEvent.TRY_AGAIN, code, reason, retry_after_s=FIRST_RETRY_S * 6 ** (job.attempt - 1))
@@ -311,6 +302,17 @@ class Worker:
         except Exception as second:  # noqa: BLE001 - what breaks the work may break its report; the job's row still says it
             _log.error("the notice of a failed job could not be made", job=job.key, exc_info=second)
         return ending
+
+    def _written_down(self, job: ClaimedJob, ending: Ending) -> None:
+        """`_finish`, as often as the database is away: what was computed is not computed again for that."""
+        while True:
+            try:
+                return self._finish(job, ending)
+            except DatabaseUnreachable as error:
+                _log.warning("the end of a job cannot be written yet", job=job.key, exc_info=error)
+                self._lifeline.alive()
+                if self._lifeline.stop.wait(DATABASE_AWAY_S):
+                    raise
 
     def _finish(self, job: ClaimedJob, ending: Ending) -> None:
         """State, results and deliveries in one transaction."""
@@ -344,25 +346,6 @@ class Worker:
         closed = [one.name for one in send_to if not one.accept_demonstration]
         notes = [f"withheld: destination {name} does not accept demonstration models" for name in closed]
         return tuple(one for one in send_to if one.accept_demonstration), notes
-
-
-def _disk_trouble(error: Exception) -> OSError | None:
-    """What the file system said, if that is what went wrong."""
-    cause = error.__cause__ if isinstance(error, StorageError) else error
-    return cause if isinstance(cause, OSError) and cause.errno in (*_NOBODYS_FAULT, errno.EIO) else None
-
-
-def _code(error: Exception) -> str:
-    for kind, code in (
-        (ResultCheckFailed, "result_check_failed"),
-        (ResourceExhausted, "out_of_memory"),
-        (MemoryError, "out_of_memory"),
-        (PipelineError, "pipeline_failed"),
-        (DicomNodeError, "node_failed"),
-    ):
-        if isinstance(error, kind):
-            return code
-    return "internal_error"
 
 
 def confine(settings: Settings) -> None:

@@ -1,7 +1,6 @@
 """A node that can be killed a hundred times, a modality that sends again, and what must be there in the end."""
 
 import json
-import sqlite3
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import Any, Self
 
 import pydicom
 from pydicom.uid import generate_uid
+from sqlalchemy import NullPool, create_engine, text
 
 from dicomnode import network
 from dicomnode.domain.errors import PeerUnreachable
@@ -30,10 +30,12 @@ from tests.peers.waiting import listens, wait_until
 CHECKOUT = Path(__file__).parents[2]
 PATIENCE_S = 240.0  # of a busy machine; nothing here waits for a time to pass
 _STANDING_JOBS = """SELECT state, outcome, attempt, crashes, held, findings FROM jobs
-    WHERE study_id = ? AND state != 'superseded'"""
+    WHERE study_id = :study AND state != 'superseded'"""
 _THEIR_DELIVERIES = """SELECT results.kind, deliveries.state, deliveries.last_error
     FROM deliveries JOIN results ON results.id = result_id JOIN jobs ON jobs.id = deliveries.job_id
-    WHERE jobs.study_id = ? AND jobs.state != 'superseded' ORDER BY sending_order"""
+    WHERE jobs.study_id = :study AND jobs.state != 'superseded' ORDER BY sending_order"""
+_THEIR_IMAGES = """SELECT count(*) FROM instances JOIN series ON series.id = series_id
+    WHERE study_id = :study AND NOT instances.ours"""
 
 
 class Nursery:
@@ -105,11 +107,12 @@ class MortalNode:
             pipelines=[PIPELINES],
             settings=tables,
         )
+        self.database_url: str = tables.get("database", {}).get("url") or f"sqlite:///{self.node.data_dir / 'dicomnode.db'}"
         self.pacs, self._nursery = pacs, nursery
         pacs.add_modality(folder.name, Modality(self.node.ae_title, self.node.port))
         self._marker = folder / "killed-here"
         self._pid: int | None = None
-        self._peer = Peer("node", self.node.ae_title, "127.0.0.1", self.node.port, frozenset())
+        self.peer = Peer("node", self.node.ae_title, "127.0.0.1", self.node.port, frozenset())
         self.acknowledged: dict[str, Path] = {}  # SOP Instance UID → the file that the modality may now delete
         self.kills = 0
 
@@ -118,6 +121,7 @@ class MortalNode:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+        self.pacs.remove_modality(self.node.folder.name)
 
     # --- its life
 
@@ -170,7 +174,7 @@ class MortalNode:
         """Send what was not yet acknowledged in this round, like a modality; whether all was."""
         contexts = network.store_contexts_for(paths)
         try:
-            with network.associate(self._peer, "CT_SCANNER", contexts) as association:
+            with network.associate(self.peer, "CT_SCANNER", contexts) as association:
                 for path in paths:
                     if network.send_file(association, path) != 0:
                         return False
@@ -186,7 +190,13 @@ class MortalNode:
     # --- what must be there
 
     def registry(self) -> "closing[Registry]":
-        return closing(Registry(f"sqlite:///{self.node.data_dir / 'dicomnode.db'}"))
+        return closing(Registry(self.database_url))
+
+    def rows(self, question: str, **values: Any) -> list[tuple[Any, ...]]:
+        """What the database answers."""
+        engine = create_engine(self.database_url, poolclass=NullPool)
+        with engine.connect() as connection:
+            return [tuple(row) for row in connection.execute(text(question), values)]
 
     def wait_for_end(self, *study_uids: str, patience_s: float = PATIENCE_S) -> None:
         """Until each study's results are proved to be in the PACS and nothing is left to do there."""
@@ -207,21 +217,16 @@ class MortalNode:
 
     def end_state(self, study_uid: str) -> dict[str, Any]:
         """What a run leaves of one study, without what differs from study to study: keys, times, UIDs."""
-        with closing(sqlite3.connect(self.node.data_dir / "dicomnode.db")) as rows:
-            study = rows.execute("SELECT id, held FROM studies WHERE study_instance_uid = ?", [study_uid]).fetchone()
-            mine = [study[0]]
-            jobs = rows.execute(_STANDING_JOBS, mine).fetchall()
-            deliveries = rows.execute(_THEIR_DELIVERIES, mine).fetchall()
-            instances = rows.execute(
-                "SELECT count(*) FROM instances JOIN series ON series.id = series_id WHERE study_id = ? AND NOT instances.ours",
-                [study[0]],
-            ).fetchone()
+        ((study, held),) = self.rows("SELECT id, held FROM studies WHERE study_instance_uid = :uid", uid=study_uid)
+        jobs = self.rows(_STANDING_JOBS, study=study)
+        deliveries = self.rows(_THEIR_DELIVERIES, study=study)
+        ((instances,),) = self.rows(_THEIR_IMAGES, study=study)
         in_pacs = Counter(one.sop_class_uid for one in self.pacs.instances() if one.study_instance_uid == study_uid)
         kinds = {uid: kind for kind, uid in OUR_CLASSES.items()}
         return {
-            "held": study[1],
-            "instances": instances[0],
-            "jobs": [(*job[:5], _without_tracking(json.loads(job[5]))) for job in jobs],
+            "held": held,
+            "instances": instances,
+            "jobs": [(*job[:5], _without_tracking(job[5])) for job in jobs],
             "deliveries": deliveries,
             "in the PACS": {kinds.get(uid, uid): count for uid, count in sorted(in_pacs.items())},
         }
@@ -252,7 +257,8 @@ def is_over(explanation: Mapping[str, Any], destination: str = "pacs") -> bool:
     )
 
 
-def _without_tracking(findings: dict[str, Any]) -> str:
+def _without_tracking(kept: str | dict[str, Any]) -> str:
+    findings = json.loads(kept) if isinstance(kept, str) else kept  # SQLite knows no JSON of its own
     for lesion in findings["lesions"]:
         del lesion["tracking_id"]
     return json.dumps(findings, sort_keys=True)

@@ -229,6 +229,11 @@ class Orthanc:
         self.modalities[name] = modality
         self._call(f"/modalities/{name}", modality.as_setting(), "PUT")
 
+    def remove_modality(self, name: str) -> None:
+        """Lets the running Orthanc forget it: of two with one AE title it would report commitments to the first."""
+        del self.modalities[name]
+        self._call(f"/modalities/{name}", None, "DELETE")
+
     def echo(self, modality: str) -> bool:
         """Whether that application entity answers Orthanc's C-ECHO."""
         try:

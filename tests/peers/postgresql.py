@@ -3,6 +3,7 @@
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -70,6 +71,13 @@ class PostgreSQL:
         """End it at once: connections are cut, as when the machine that it runs on goes away."""
         if self._process is not None:
             self._process.kill()
+            self._process = None
+
+    def stop_at_once(self) -> None:
+        """`pg_ctl stop -m immediate`: the server ends without a word to its clients and recovers at its next start."""
+        if self._process is not None:
+            self._process.signal(signal.SIGQUIT)
+            self._process.wait(20)
             self._process = None
 
     def _answers(self) -> bool:
