@@ -57,7 +57,7 @@ class Sweeper:
         self._registry, self._store, self._routes, self._facts = registry, store, routes, facts
         self._retention, self._canary, self._count = retention, canary, count
         self._rejections, self._withdrawals = rejections, withdrawals
-        self._listening_since = utc_now()  # the receiver starts with this role
+        self._watch = routing.Watch()  # the receiver starts with this role
         self.last_sweep_at = time.monotonic()
 
     def completeness(self) -> None:
@@ -67,7 +67,7 @@ class Sweeper:
             self._routes,
             utc_now(),
             pipelines=self._facts,
-            listening_since=self._listening_since,
+            watch=self._watch,
             count=self._count,
         )
         self.last_sweep_at = time.monotonic()
@@ -130,6 +130,28 @@ def schedule(tasks: Mapping[str, tuple[Callable[[], None], float]]) -> Backgroun
     return scheduler
 
 
+class ClockJumps:
+    """A clock that is set back stops the scheduler until it has caught up: then everything is due at once."""
+
+    def __init__(
+        self,
+        scheduler: BackgroundScheduler,
+        *,
+        wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._scheduler, self._wall, self._monotonic = scheduler, wall, monotonic
+        self._offset = wall() - monotonic()
+
+    def look(self) -> None:
+        """Every second or so."""
+        before, self._offset = self._offset, self._wall() - self._monotonic()
+        if abs(self._offset - before) > routing.JUMP_S:
+            _log.warning("the clock of the machine was set", elapsed_s=round(self._offset - before, 1))
+            for job in self._scheduler.get_jobs():
+                job.modify(next_run_time=utc_now())
+
+
 def pipeline_facts(settings: Settings) -> dict[str, routing.PipelineFacts]:
     """What routing must know of each pipeline; no model is loaded for that."""
     from dicomnode import engines
@@ -170,10 +192,11 @@ def main(settings: Settings, lifeline: Lifeline) -> None:
     )
     scheduler.add_job(sweeper.after_a_start, id="after_a_start")
     scheduler.start()
+    clock = ClockJumps(scheduler)
     lifeline.ready()
     try:
         while not lifeline.stop.wait(1.0):
-            # A wall clock that is set back stops the scheduler until it has caught up; a restart of this role does not wait.
+            clock.look()
             if time.monotonic() - sweeper.last_sweep_at > settings.sweep.interval_s + LATE_AFTER_S:
                 raise StorageError("no sweep ran for a minute", "look at the machine's clock and at the database")
             lifeline.alive()

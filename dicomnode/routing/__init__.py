@@ -12,14 +12,17 @@ from dicomnode.routing.facts import PipelineFacts, SweepReport
 from dicomnode.routing.inputs import choose_inputs
 from dicomnode.routing.judgement import judge
 from dicomnode.routing.sweep import sweep
+from dicomnode.routing.watch import JUMP_S, Watch
 
 __all__ = [
+    "JUMP_S",
     "Arrivals",
     "Choice",
     "Completeness",
     "Loser",
     "PipelineFacts",
     "SweepReport",
+    "Watch",
     "choose_inputs",
     "choose_series",
     "gather",

@@ -11,7 +11,7 @@ from dicomnode.domain.imaging import RefusalCode
 from dicomnode.domain.routes import Route
 from dicomnode.domain.states import JobEvent
 from dicomnode.registry import Registry
-from dicomnode.routing import PipelineFacts, judge, sweep
+from dicomnode.routing import PipelineFacts, Watch, judge, sweep
 from tests.registry.samples import MR, SECONDARY_CAPTURE, SEG, Clock, add_series, received
 
 CHEST = Route(
@@ -67,12 +67,12 @@ def test_a_restart_of_the_node_takes_up_the_wait_where_it_was(registry: Registry
 def test_silence_while_the_node_was_down_does_not_complete_half_a_study(registry: Registry, clock: Clock) -> None:
     add_series(registry, 10)
     clock.forward(120)  # the node was down; its sender could not go on
-    up_again = clock.now
+    watch = Watch(lambda: clock().timestamp())
     clock.forward(2)
-    report = sweep(registry, (CHEST,), clock.now, pipelines=PIPELINES, listening_since=up_again)
+    report = sweep(registry, (CHEST,), clock.now, pipelines=PIPELINES, watch=watch)
     assert report.jobs_created == ()
     clock.forward(9)
-    report = sweep(registry, (CHEST,), clock.now, pipelines=PIPELINES, listening_since=up_again)
+    report = sweep(registry, (CHEST,), clock.now, pipelines=PIPELINES, watch=watch)
     assert report.jobs_created == ("J1",)
 
 
