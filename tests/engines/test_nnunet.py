@@ -5,6 +5,7 @@ nnunetv2 is an optional extra and not in the node's lock. What needs it is skipp
 
 import json
 import os
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,12 @@ AFFINE = oblique_affine()
 DEPTH = depth_mm(AFFINE)
 
 
+@dataclass
 class RunsCode:
+    witness: Path
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, ("touch /tmp/nnunet_checkpoint_ran",)
+        return os.system, (f"touch {self.witness}",)
 
 
 def plans(channels: int = 1) -> dict[str, Any]:
@@ -192,9 +196,8 @@ def test_plans_can_name_no_other_code(place: tuple[str, ...], value: str, tmp_pa
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
-    folder = write_model(tmp_path / "spleen", extra=RunsCode())
-    ran = Path("/tmp/nnunet_checkpoint_ran")
-    ran.unlink(missing_ok=True)
+    ran = tmp_path / "ran"
+    folder = write_model(tmp_path / "spleen", extra=RunsCode(ran))
     with pytest.raises(PipelineError, match="cannot be read as plain tensors"):
         load_pipeline(folder, device="cpu")
     assert not ran.exists()

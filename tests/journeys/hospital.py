@@ -59,26 +59,33 @@ def study_uid_of(path: Path) -> str:
 
 def wait_for_end(hospital: Hospital, study_uid: str, timeout_s: float = 240) -> dict[str, Any]:
     """The explanation of a study once no job is open and all deliveries are proved or, of a replaced version, cancelled."""
-    latest: dict[str, Any] = {}
+    node, latest = hospital.node, {}
 
     def ended() -> bool:
-        latest.clear()
-        latest.update(hospital.node.explain(study_uid))
-        series = latest["series"]
-        jobs = [job for one in series for job in one["jobs"]]
-        deliveries = [delivery for one in series for delivery in one["deliveries"]]
-        return (
-            bool(series)
-            and all(one["state"] == "complete" for one in series)
-            and all(job["state"] not in {"queued", "running"} for job in jobs)
-            and all(delivery["state"] in {"confirmed", "cancelled"} for delivery in deliveries)
-        )
+        seen = node.look(lambda registry: registry.explain(study_uid))
+        if seen is None or not _settled(seen):
+            return False
+        latest.update(node.explain(study_uid))
+        return _settled(latest)
 
     try:
-        wait_until(ended, timeout_s=timeout_s, every_s=1.0, what="the study to end")
+        wait_until(ended, timeout_s=timeout_s, every_s=0.2, what="the study to end")
     except TimeoutError as error:
-        raise TimeoutError(f"{error}: {latest.get('paragraph')}\n{hospital.node.output()[-3000:]}") from None
+        said = node.command("explain", study_uid).stdout
+        raise TimeoutError(f"{error}: {said}\n{node.output()[-3000:]}") from None
     return latest
+
+
+def _settled(explained: dict[str, Any]) -> bool:
+    series = explained["series"]
+    jobs = [job for one in series for job in one["jobs"]]
+    deliveries = [delivery for one in series for delivery in one["deliveries"]]
+    return (
+        bool(series)
+        and all(one["state"] == "complete" for one in series)
+        and all(job["state"] not in {"queued", "running"} for job in jobs)
+        and all(delivery["state"] in {"confirmed", "cancelled"} for delivery in deliveries)
+    )
 
 
 def results_in_pacs(hospital: Hospital, study_uid: str, folder: Path) -> dict[str, list[pydicom.Dataset]]:

@@ -5,15 +5,21 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
+from sqlalchemy.exc import SQLAlchemyError
+
+from dicomnode.domain.errors import DicomNodeError
+from dicomnode.registry import Registry
 from tests.peers.orthanc import Orthanc
 from tests.peers.processes import PeerProcess
 from tests.peers.waiting import free_port, wait_until
 
 EXECUTABLE = Path(sys.executable).with_name("dicomnode")
+_Answer = TypeVar("_Answer")
 
 
 def peer_of(pacs: Orthanc, name: str = "pacs", may: Sequence[str] = ("store", "query", "retrieve")) -> dict[str, Any]:
@@ -73,17 +79,19 @@ class Node:
         self.ae_title = ae_title
         self.port = free_port()
         self._environment = dict(environment or {})
+        self._database_url = f"sqlite:///{self.data_dir / 'dicomnode.db'}"
         self._process: PeerProcess | None = None
         folder.mkdir(parents=True, exist_ok=True)
         tables: dict[str, dict[str, Any]] = {
             "node": {"ae_title": ae_title, "data_dir": str(self.data_dir)},
-            "database": {"url": f"sqlite:///{self.data_dir / 'dicomnode.db'}"},
+            "database": {"url": self._database_url},
             "dicom": {"host": "127.0.0.1", "port": self.port},
             "web": {"host": "127.0.0.1", "port": free_port()},
             "pipelines": {"folders": [str(path) for path in pipelines]},
         }
         for table, values in (settings or {}).items():
             tables.setdefault(table, {}).update(values)
+        self._database_url = str(tables["database"]["url"])
         lists = {"peers": peers, "destinations": destinations, "routes": routes}
         self.config.write_text(settings_text(tables, lists))
 
@@ -100,7 +108,7 @@ class Node:
         """`dicomnode run`, and back when `dicomnode status --json` says ready. Raises RuntimeError if it ends instead."""
         self.start_only(*roles)
         try:
-            wait_until(self._ready, timeout_s=timeout_s, every_s=0.5, what="the node to be ready")
+            wait_until(self._ready, timeout_s=timeout_s, every_s=0.1, what="the node to be ready")
         except TimeoutError as error:
             raise TimeoutError(f"{error}\nits log ends:\n{self.output()[-3000:]}") from None
 
@@ -114,6 +122,8 @@ class Node:
     def _ready(self) -> bool:
         if self._process is None or not self._process.running:
             raise RuntimeError(f"the node ended instead of getting ready; its log ends:\n{self.output()[-3000:]}")
+        if not self._seems_ready():
+            return False
         answer = self.command("status", "--json")
         return answer.returncode == 0 and bool(json.loads(answer.stdout)["ready"])
 
@@ -150,6 +160,24 @@ class Node:
     def output(self) -> str:
         """What all roles wrote to stdout and stderr, over all starts."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    # --- a look at it without a command: each costs a second of processor time, and who waits looks often
+
+    def _seems_ready(self) -> bool:
+        states = []
+        for path in (self.data_dir / "run").rglob("*.json"):
+            with suppress(FileNotFoundError):
+                states.append(json.loads(path.read_text())["state"])
+        return bool(states) and set(states) == {"ready"}
+
+    def look(self, ask: Callable[[Registry], _Answer]) -> _Answer | None:
+        """`ask` of the node's own rows; None where they cannot answer just now. What it says is then seen by a command."""
+        path = Path(self._database_url.removeprefix("sqlite:///"))
+        if self._database_url.startswith("sqlite") and not path.is_file():
+            return None
+        with closing(Registry(self._database_url)) as registry, suppress(DicomNodeError, SQLAlchemyError):
+            return ask(registry)
+        return None
 
     # --- its commands
 
@@ -197,13 +225,16 @@ class Node:
         def there() -> Any:
             if not self.running:
                 raise RuntimeError(f"the node ended; its log ends:\n{self.output()[-3000:]}")
+            counted = self.look(Registry.status_counts)
+            if counted is None or counted["counts"][kind].get(state, 0) < count:  # type: ignore[index]
+                return None
             latest.update(self.status())
             return latest if latest["counts"][kind].get(state, 0) >= count else None
 
         try:
-            return wait_until(there, timeout_s=timeout_s, every_s=1.0, what=f"{count} {kind} {state}")
+            return wait_until(there, timeout_s=timeout_s, every_s=0.2, what=f"{count} {kind} {state}")
         except TimeoutError as error:
-            counts = latest.get("counts")
+            counts = self.look(Registry.status_counts)
             raise TimeoutError(f"{error}\ncounts: {counts}\nthe log ends:\n{self.output()[-3000:]}") from None
 
     def _full_environment(self) -> dict[str, str]:
