@@ -15,6 +15,7 @@ from dicomnode.domain.states import DeliveryState, JobState
 from dicomnode.registry.damage import HOLD_REASON
 from dicomnode.registry.engine import Database
 from dicomnode.registry.tables import AuditRow, Base, Conflict, Delivery, Job, Series, Study
+from dicomnode.registry.trouble import begun_anew
 
 _MOST = 500  # rows that one kind looks at: who has more of them knows enough
 _STOPPED = {
@@ -37,6 +38,7 @@ class AlarmRow(Base):
 type_name = tuple[str, str]  # kind, subject
 
 
+@begun_anew
 class Alarms:
     """The registry's part for alarms. Each call is one transaction."""
 

@@ -25,6 +25,7 @@ from dicomnode.registry.engine import Database
 from dicomnode.registry.records import Announced, AnnouncedSeries
 from dicomnode.registry.tables import Base, Instance, Series
 from dicomnode.registry.text import clean
+from dicomnode.registry.trouble import begun_anew
 
 _AT_ONCE = 500  # in one IN (…): old SQLite takes 999 parameters
 MOST_OF_A_PEER = 100_000  # rows; a large hospital's modalities announce some thousands in the time that these are kept
@@ -63,6 +64,7 @@ class Noted(Enum):
     TOO_MANY = auto()
 
 
+@begun_anew
 class Announcements:
     """The registry's part for what others announce. Each call is one transaction, durable on return."""
 

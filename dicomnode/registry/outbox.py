@@ -120,6 +120,7 @@ def finish(
         values |= {"not_before": now + timedelta(seconds=pause), "sent_at": None, "proof": proof}
     elif event is DeliveryEvent.ACCEPTED:
         values |= {"sent_at": now, "not_before": now + timedelta(seconds=_FIRST_PROOF_AFTER_S)}
+        values |= {"commitment_uid": None, "earlier_commitment_uid": None}  # of an earlier sending
     fence = {"worker": delivery.worker, "attempt": delivery.attempt, "starts": delivery.starts}
     reason = error if status is None else f"status {status:04X}"
     state = change(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from dicomnode.domain.clock import type_clock
@@ -31,7 +31,11 @@ class Proofs:
         with self._database.write() as session:
             for delivery in deliveries:
                 still = (Delivery.id == delivery.id, Delivery.starts == delivery.starts)
-                values = {"commitment_uid": transaction_uid, "not_before": ask_again_at}
+                values = {
+                    "earlier_commitment_uid": Delivery.commitment_uid,
+                    "commitment_uid": transaction_uid,
+                    "not_before": ask_again_at,
+                }
                 session.execute(update(Delivery).where(*still, Delivery.state == DeliveryState.SENT.value).values(**values))
 
     def reported(
@@ -44,14 +48,18 @@ class Proofs:
         """What the report of a transaction changes; keys of the deliveries.
 
         missing: SOP Instance UID → why; these are sent again. failed: the same, of what the archive cannot say; asked about
-        later. A transaction that nobody knows, or that was overtaken, changes nothing.
+        later. A transaction that nobody knows changes nothing, nor one that is older than the last but one: an archive that
+        reports on the next association that we open reports on the request before the one that it is just asked.
         """
         now = self._clock()
         with self._database.write() as session:
             rows = session.execute(
                 select(Delivery, Result.sop_instance_uid)
                 .join(Result, Delivery.result_id == Result.id)
-                .where(Delivery.commitment_uid == transaction_uid, Delivery.state == DeliveryState.SENT.value)
+                .where(
+                    or_(Delivery.commitment_uid == transaction_uid, Delivery.earlier_commitment_uid == transaction_uid),
+                    Delivery.state == DeliveryState.SENT.value,
+                )
                 .with_for_update(of=Delivery)
             ).all()
             return [f"D{row.id}" for row, uid in rows if _concluded(session, row, uid, committed, missing, failed, now)]

@@ -5,6 +5,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
+from pydicom.dataset import Dataset
+from pynetdicom import AE, evt
+from pynetdicom.association import Association
+from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance, Verification
 
 from dicomnode.domain.results import ResultKind
 from dicomnode.domain.routes import Peer
@@ -106,10 +110,6 @@ def test_an_archive_without_commitment_and_query_stays_sent_with_the_reason(
 
 def test_a_report_on_the_same_association_counts(outbox: Outbox) -> None:
     """A pynetdicom archive that reports before it answers the next request, on the association that asked."""
-    from pydicom.dataset import Dataset
-    from pynetdicom import AE, evt
-    from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance, Verification
-
     (result,) = outbox.finish_a_job("archive", kinds=[ResultKind.SC])
 
     def asked(event: evt.Event) -> tuple[int, None]:
@@ -134,6 +134,52 @@ def test_a_report_on_the_same_association_counts(outbox: Outbox) -> None:
         wait_until(lambda: outbox.states() == ["confirmed"], what="the report")
     finally:
         server.shutdown()
+
+
+@pytest.mark.parametrize(("has_it", "state"), [(True, "confirmed"), (False, "waiting")])
+def test_a_report_on_a_later_association_that_we_open_counts(outbox: Outbox, has_it: bool, state: str) -> None:
+    """An archive that does not call, and reports on what it was asked last time as soon as it is asked again."""
+    (result,) = outbox.finish_a_job("archive", kinds=[ResultKind.SC])
+    told: list[str] = []
+    asked: list[Dataset] = []
+
+    def report(association: Association, information: Dataset) -> None:
+        said = Dataset()
+        said.TransactionUID = information.TransactionUID
+        references = list(information.ReferencedSOPSequence)
+        for reference in () if has_it else references:
+            reference.FailureReason = 0x0112
+        setattr(said, "ReferencedSOPSequence" if has_it else "FailedSOPSequence", references)
+        kind = 1 if has_it else 2
+        association.send_n_event_report(said, kind, StorageCommitmentPushModel, StorageCommitmentPushModelInstance)
+        told.append(str(said.TransactionUID))
+
+    def on_action(event: evt.Event) -> tuple[int, None]:
+        if asked:
+            threading.Timer(0.2, report, (event.assoc, asked[-1])).start()
+        asked.append(event.action_information)
+        return 0x0000, None
+
+    entity = AE("ARCHIVE")
+    for sop_class in (StorageCommitmentPushModel, Verification, result.sop_class_uid):
+        entity.add_supported_context(sop_class)
+    port = free_port()
+    handlers = [(evt.EVT_N_ACTION, on_action), (evt.EVT_C_STORE, lambda _: 0x0000)]
+    server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
+    policy = replace(PATIENT, report_wait_s=1.0)
+    try:
+        deliverer = outbox.deliverer(dicom_destination("archive", "ARCHIVE", port, proof="commitment"), policy=policy)
+        deliverer.run_once()
+        outbox.clock.advance(seconds=2)
+        assert deliverer.prove_once() == 1
+        assert (outbox.states(), told) == (["sent"], [])
+        outbox.clock.advance(seconds=policy.commitment_patience_s)
+        assert deliverer.prove_once() == 1
+        wait_until(lambda: outbox.states() == [state], what="the report")
+    finally:
+        server.shutdown()
+    assert told == [str(asked[0].TransactionUID)]
+    assert len(asked) == 2
 
 
 def test_a_peer_that_may_not_commit_is_told_so(outbox: Outbox, listener: Receiver) -> None:
