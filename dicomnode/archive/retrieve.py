@@ -5,7 +5,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import structlog
 from pydicom import dcmread
@@ -34,6 +34,7 @@ _TICK_S = 0.1
 _CHUNK = 1 << 18
 _LARGEST_CONVERTED = 64 << 20  # bytes; converting takes all of it into memory
 _CANCEL_GRACE_S = 2.0
+_MOST_LOST = 3  # associations in a row over which nothing arrived
 _LONGEST_OF_ONE_S = 120.0  # without a word of the courier: its own time-outs are shorter
 
 
@@ -220,61 +221,87 @@ def destination_of(peers: Iterable[Peer], request: QueryRequest) -> Peer:
 def move(
     source: Source, selection: Selection, conversation: Conversation, start_courier: Callable[[], Courier]
 ) -> tuple[str, Tally]:
-    """Sub-operations on an association of ours; the outcome."""
+    """Sub-operations on associations of ours; the outcome.
+
+    An object over which the destination ends the association fails; the others go on the next one.
+    """
     tally = Tally(len(selection.ids))
-    if not selection.ids:
-        return "done", tally
-    with start_courier() as courier:
-        trip = _Trip(courier, conversation, Progress(conversation, tally))
-        trip.begin()
+    with _Trip(start_courier, conversation, Progress(conversation, tally)) as trip:
         for one in source.objects(selection.ids):
             if conversation.cancelled():
                 return "cancelled", tally
-            if trip.lost:
-                tally.note("" if one is None else one.sop_instance_uid, None)
-            else:
+            if trip.goes_on():
                 _send(source, one, tally, trip.take)
                 trip.progress.say()
+            else:
+                tally.note("" if one is None else one.sop_instance_uid, None)
     return tally.outcome(), tally
 
 
 class _Trip:
-    """A courier on its way, while the peer that asked is kept informed and is heard. lost: it takes nothing more."""
+    """Couriers on their way, one after the other, while the peer that asked is kept informed and is heard."""
 
-    def __init__(self, courier: Courier, conversation: Conversation, progress: Progress) -> None:
-        self._courier, self._conversation = courier, conversation
+    def __init__(self, start_courier: Callable[[], Courier], conversation: Conversation, progress: Progress) -> None:
+        self._start_courier, self._conversation = start_courier, conversation
         self.progress = progress
-        self.lost = False
+        self._courier: Courier | None = None
+        self._lost = 0  # associations, since something last arrived
 
-    def begin(self) -> None:
-        """Wait for the association."""
-        self._word()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def goes_on(self) -> bool:
+        """Whether there is an association; begun if need be, but not again and again where nothing arrives."""
+        if self._courier is None and self._lost < _MOST_LOST:
+            self._courier = self._start_courier()
+            if self._word() is None:
+                self._lost = _MOST_LOST
+        return self._courier is not None
 
     def take(self, one: HeldObject, path: Path) -> int | None:  # noqa: ARG002 - as `_Sending` is called
         """Its status of C-STORE; None without one."""
+        if self._courier is None:
+            return None
         try:
             self._courier.send(path)
         except PeerUnreachable:
-            self.lost = True
+            self._give_up()
             return None
         said = self._word()
-        return None if said is None or said["status"] is None else int(said["status"])
+        if said is None or said["status"] is None:
+            self._give_up()
+            return None
+        self._lost = 0
+        return int(said["status"])
 
     def _word(self) -> dict[str, Any] | None:
+        """What the courier says next; None, and it is ended, if there is nothing."""
         until = time.monotonic() + _LONGEST_OF_ONE_S
         cancelled = False
-        while time.monotonic() < until:
+        while self._courier is not None and time.monotonic() < until:
             try:
                 said = self._courier.heard(_TICK_S)
             except PeerUnreachable as error:
                 _log.warning("a move destination cannot be reached", exc_info=error)
-                self.lost = True
-                return None
+                break
             if said is not None:
                 return said
             self.progress.say(_STILL_HERE_EVERY_S)
             if not cancelled and self._conversation.cancelled():
                 cancelled, until = True, time.monotonic() + _CANCEL_GRACE_S
-        self._courier.kill()
-        self.lost = True
+        self._give_up()
         return None
+
+    def _give_up(self) -> None:
+        if self._courier is not None:
+            self._lost += 1
+            self._courier.kill()
+            self._end()
+
+    def _end(self) -> None:
+        if self._courier is not None:
+            courier, self._courier = self._courier, None
+            courier.close()

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from dicomnode.domain.errors import PeerUnreachable
 from dicomnode.domain.routes import Peer
@@ -23,7 +23,7 @@ _LAST_WORDS_S = 2.0
 
 
 class Courier:
-    """One association to one peer. `with Courier(…) as one:` ends its process, whatever it is at."""
+    """One association to one peer. `close` ends its process, whatever it is at."""
 
     def __init__(self, peer: Peer, our_ae_title: str, kinds: Sequence[tuple[str, str]], *, originator: tuple[str, int]) -> None:
         """kinds: (SOP class, transfer syntax) of all that will be sent. originator: AE title and Message ID of the C-MOVE.
@@ -51,15 +51,13 @@ class Courier:
         self._said = bytearray()
         self._tell(order)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """No more orders: it releases the association, and is ended if that takes too long."""
         with suppress(OSError):
             if self._process.stdin is not None:
                 self._process.stdin.close()
         try:
-            self._process.wait(_LAST_WORDS_S)  # it releases the association
+            self._process.wait(_LAST_WORDS_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

@@ -71,8 +71,8 @@ def test_every_real_transfer_syntax_leaves_as_it_came_or_is_named(
     for path in sorted((test_data / "syntaxes").glob("*.dcm")):
         header = dcmread(path, stop_before_pixels=True)
         uid = str(header.SOPInstanceUID)
-        if uid in kept:  # the same slice in another syntax
-            continue
+        if uid in kept or not header.get("StudyInstanceUID") or not header.get("SeriesInstanceUID"):
+            continue  # the same slice in another syntax, or nothing that can be kept
         with holding.reception.associated(context(header.SOPClassUID, header.file_meta.TransferSyntaxUID)) as association:
             assert store_bytes(association, header.SOPClassUID, uid, data_set_of(path)).Status == 0, path.name
         kept[uid] = data_set_of(path)
@@ -83,8 +83,9 @@ def test_every_real_transfer_syntax_leaves_as_it_came_or_is_named(
     assert {uid: data_set for uid, data_set in kept.items() if uid in got} == got
     assert sorted(kept.keys() - got.keys()) == final.failed_uids
     syntaxes = {holding.reception.known(uid).transfer_syntax_uid for uid in final.failed_uids}
-    # DCMTK 3.6.7 knows neither high-throughput JPEG 2000 nor deflated frames.
-    assert all(one.startswith(("1.2.840.10008.1.2.4.20", "1.2.840.10008.1.2.8")) for one in syntaxes)
+    # DCMTK 3.6.7 knows neither some retired JPEG nor deflated frames, and ends the association over the deflated data sets, which are of odd length.
+    not_known = {"1.2.840.10008.1.2.4.53", "1.2.840.10008.1.2.4.55", "1.2.840.10008.1.2.8.1"}
+    assert syntaxes == {"1.2.840.10008.1.2.1.99"} | not_known
     assert (final.status, final.completed, final.failed) == (0xB000, len(got), len(final.failed_uids))
 
 
@@ -170,7 +171,7 @@ def test_only_peers_of_the_settings_are_sent_to(
     holding = make_holding(peers=peers)
     holding.take(*a_study())
     wanted = identifier("STUDY", StudyInstanceUID="1.2.1")
-    assert [holding.moved(title, wanted).status for title in (stranger.ae_title, "TWIN", "")] == [0xA801] * 3
+    assert [holding.moved(title, wanted).status for title in (stranger.ae_title, "TWIN")] == [0xA801] * 2
     assert not stranger.files()
     assert not twin.files()
 
@@ -235,6 +236,6 @@ def test_movescu_says_that_all_went_well(make_holding: Callable[..., Holding], s
     holding = make_holding(peers=[MODALITY, VIEWER, peer_of(archive)])
     holding.take(*a_study(images=3))
     said = movescu(holding, archive.ae_title, "-S", "QueryRetrieveLevel=STUDY", "StudyInstanceUID=1.2.1")
-    assert "0x0000: Success" in said.replace("DIMSE Status", "")
-    assert by_uid(archive.received) == {uid: holding.reception.kept_data_set(uid) for uid in by_uid(archive.received)}
-    assert len(archive.files()) == 3
+    assert "Received Final Move Response (Success)" in said
+    got = by_uid(archive.received)
+    assert (len(got), got) == (3, {uid: holding.reception.kept_data_set(uid) for uid in got})
