@@ -1,5 +1,6 @@
 """The node as a tree of processes: ready, crashed, drained, reloaded, killed; and what keeps it from starting."""
 
+import json
 import os
 import signal
 import socket
@@ -19,6 +20,8 @@ from tests.peers.waiting import free_port, listens, wait_until
 # Without the worker a node is ready in a few seconds: torch is what takes long.
 LIGHT = ("receive", "deliver", "sweep")
 PIPELINES = Path(__file__).parents[1] / "pipelines"
+# A start that should be refused and is not would run until it is told to end.
+refused_within_a_minute = pytest.mark.timeout(60)
 
 
 def pids_of(node: Node) -> dict[str, int]:
@@ -36,7 +39,15 @@ def runs(pid: int) -> bool:
 def ended(one: Node, capfd: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
     """Exit code and error line of a start that fails before any role runs: inside the test process, that is quicker."""
     capfd.readouterr()
-    code = run(["run", *words, "--config", str(one.config)])
+    signals = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        code = run(["run", *words, "--config", str(one.config)])
+    finally:  # it should not have started but did, and was interrupted
+        signal.pthread_sigmask(signal.SIG_SETMASK, signals)
+        roles = [json.loads(path.read_text()) for path in (one.data_dir / "run").glob("*.json")]
+        for role in roles:
+            if role["supervisor_pid"] == os.getpid() and role["pid"] is not None:
+                os.kill(role["pid"], signal.SIGKILL)
     shown = capfd.readouterr().err.splitlines()
     assert "Traceback" not in shown
     assert shown[-1].startswith("error: ")
@@ -110,6 +121,7 @@ def test_a_port_in_use_ends_the_start_and_says_what_to_do(node: Callable[..., No
     assert f"error: DICOM port {one.port} on 127.0.0.1 is in use — stop the program" in said
 
 
+@refused_within_a_minute
 def test_a_dead_database_ends_the_start_with_3(
     node: Callable[..., Node], capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -118,6 +130,7 @@ def test_a_dead_database_ends_the_start_with_3(
     assert ended(one, capfd)[0] == 3
 
 
+@refused_within_a_minute
 def test_an_older_database_names_the_upgrade(node: Callable[..., Node], capfd: pytest.CaptureFixture[str]) -> None:
     one = node("node")
     one.data_dir.mkdir()
@@ -131,6 +144,7 @@ def test_an_older_database_names_the_upgrade(node: Callable[..., Node], capfd: p
     assert "revision 0000" in said
 
 
+@refused_within_a_minute
 @pytest.mark.parametrize(
     ("changes", "words", "said"),
     [
@@ -159,6 +173,7 @@ def test_what_cannot_run_does_not_start(
     assert said in line
 
 
+@refused_within_a_minute
 def test_without_a_settings_file_nothing_starts(node: Callable[..., Node], capfd: pytest.CaptureFixture[str]) -> None:
     one = node("node")
     one.config.unlink()
