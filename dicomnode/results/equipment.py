@@ -42,6 +42,16 @@ def notice_for(demonstration: bool) -> str:
     return DEMONSTRATION_NOTICE if demonstration else CLINICAL_NOTICE
 
 
+def facts_of(model: ModelIdentity) -> tuple[str, ...]:
+    """What a reader may hold a result against, in sentences: which weights spoke, what they are for, what their card says."""
+    weights = f", SHA-256 {model.digest[:16]}" if model.digest else ""
+    maker = f", by {model.manufacturer}" if model.manufacturer else ""
+    said = [f"Model {model.name} {model.version}{weights}{maker}"]
+    said += [f"Intended use: {model.intended_use}"] if model.intended_use else []
+    said += [f"Model card: {model.card}"] if model.card else []
+    return tuple(one if one.endswith(".") else f"{one}." for one in said)
+
+
 def device_uid(model: ModelIdentity, root: str | None = None) -> str:
     """The UID of the algorithm as a device: other weights, another device."""
     return derived_uid(("device", model.name, model.version, model.digest), root=root)

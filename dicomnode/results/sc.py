@@ -18,6 +18,7 @@ from dicomnode.domain.findings import Findings
 from dicomnode.domain.imaging import Image2D, Volume
 from dicomnode.domain.profiles import ResultKind, ScForm
 from dicomnode.results.context import Context
+from dicomnode.results.equipment import facts_of
 from dicomnode.results.fonts import ensure_drawable
 from dicomnode.results.making import say_body_part, series_arguments
 from dicomnode.results.orientation import patient_orientation
@@ -29,6 +30,7 @@ from dicomnode.results.source import copy_lossy_history, identity_arguments, res
 
 DERIVATION = codes.cid7203.SpatiallyRelatedFramesExtractedFromTheVolume
 PURPOSE = DicomCode("121322", "DCM", "Source image for image processing operation")
+_LONGEST_LT = 10240  # PS3.5 6.2
 PAGE_NUMBER_VECTOR = Tag("PageNumberVector")
 
 
@@ -44,10 +46,11 @@ def build_captures(
     page, key_headers = make_summary(context, findings, image)
     overlays = _overlays(context, findings, image)
     if context.profile.sc_form is ScForm.MULTI_FRAME:
-        return [_multi_frame(context, [Shown(page, key_headers), *overlays])]
-    captures = [make_capture(context, page, 1, key_headers)]
+        return [_multi_frame(context, [Shown(page, key_headers), *overlays], findings.warnings)]
+    remarks = findings.warnings
+    captures = [make_capture(context, page, 1, key_headers, remarks=remarks)]
     for number, one in enumerate(overlays, start=2):
-        captures.append(make_capture(context, one.picture, number, one.headers, one.orientation))
+        captures.append(make_capture(context, one.picture, number, one.headers, one.orientation, remarks))
     return captures
 
 
@@ -118,9 +121,14 @@ def _version(context: Context) -> str:
 
 
 def make_capture(
-    context: Context, picture: Image.Image, number: int, shown: Sequence[Dataset], orientation: Sequence[str] = ()
+    context: Context,
+    picture: Image.Image,
+    number: int,
+    shown: Sequence[Dataset],
+    orientation: Sequence[str] = (),
+    remarks: Sequence[str] = (),
 ) -> Any:
-    """One capture of one picture; `shown` are the headers of the source images that it was made from."""
+    """One capture of one picture; `shown` are the headers of the source images that it was made from; remarks: warnings."""
     dataset = hd.sc.SCImage(
         pixel_array=np.asarray(picture),
         photometric_interpretation="RGB",
@@ -131,6 +139,9 @@ def make_capture(
         **series_arguments(context, ResultKind.SC, number),
         **identity_arguments(context.sources),
     )
+    # The page has room for two notes; the object's own text holds all of them (PS3.3 C.7.6.1).
+    sentences = (f"{context.notice}.", *facts_of(context.model), *(f"Note: {one}." for one in remarks))
+    dataset.ImageComments = " ".join(sentences)[:_LONGEST_LT]
     restore_identity(dataset, context.sources, context.profile.character_set)
     dataset.PatientOrientation = list(orientation)  # type 2C: a page has none
     # A workstation of ours drew it, nothing was filmed or scanned (PS3.3 C.8.6.1).
@@ -145,11 +156,11 @@ def make_capture(
     return dataset
 
 
-def _multi_frame(context: Context, pages: Sequence[Shown]) -> Any:
+def _multi_frame(context: Context, pages: Sequence[Shown], remarks: Sequence[str]) -> Any:
     """Multi-frame True Color Secondary Capture (PS3.3 A.8.5): all pictures centred on black pages of one size."""
     width, height = (max(one.picture.size[axis] for one in pages) for axis in (0, 1))
     headers = list({id(header): header for one in pages for header in one.headers}.values())
-    dataset = make_capture(context, _centred(pages[0].picture, width, height), 1, headers)
+    dataset = make_capture(context, _centred(pages[0].picture, width, height), 1, headers, remarks=remarks)
     dataset.SOPClassUID = MultiFrameTrueColorSecondaryCaptureImageStorage
     dataset.file_meta.MediaStorageSOPClassUID = MultiFrameTrueColorSecondaryCaptureImageStorage
     dataset.NumberOfFrames = len(pages)

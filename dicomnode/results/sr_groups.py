@@ -20,6 +20,7 @@ from dicomnode.domain.imaging import Image2D, SpacingOrigin, Volume
 from dicomnode.domain.profiles import SrForm
 from dicomnode.results import sr_terms as terms
 from dicomnode.results.context import Context
+from dicomnode.results.equipment import facts_of
 from dicomnode.results.outlines import border, key_slice, lesion_outline, outlines
 from dicomnode.results.seg import dicom_code
 from dicomnode.results.seg_plan import SegPlan
@@ -228,11 +229,11 @@ def _size(image: Volume | Image2D, segment: Segment) -> tuple[Any, str]:
 
 
 def algorithm(context: Context) -> Any:
-    """TID 4019, with the intended use where every reader of the group sees it."""
+    """TID 4019, with the intended use and the model card's facts where every reader of the group sees them."""
     return hd.sr.AlgorithmIdentification(
         name=context.model.name,
         version=context.model.version,
-        parameters=[context.notice],
+        parameters=[context.notice, *facts_of(context.model)],
         family=codes.cid7162.ArtificialIntelligence,
         manufacturer=context.model.manufacturer or MANUFACTURER,
     )

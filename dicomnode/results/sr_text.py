@@ -11,6 +11,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as DicomCode
 
 from dicomnode.results.context import Context
+from dicomnode.results.equipment import facts_of
 from dicomnode.results.sr_document import make_document, observer, procedure_reported
 
 TITLE = DicomCode("18748-4", "LN", "Diagnostic Imaging Report")
@@ -24,7 +25,7 @@ SECTIONS = {
 
 
 def text_report(context: Context, sections: Mapping[str, Sequence[str]], what: str = "SR") -> Any:
-    """A text report; the intended use closes it as its conclusion."""
+    """A text report; the intended use and the model card's facts close it as its conclusion."""
     root = hd.sr.ContainerContentItem(name=TITLE, template_id="2000")
     content = hd.sr.ContentSequence()
     content.extend(hd.sr.LanguageOfContentItemAndDescendants(ENGLISH))
@@ -32,7 +33,7 @@ def text_report(context: Context, sections: Mapping[str, Sequence[str]], what: s
     content.append(
         hd.sr.CodeContentItem(codes.DCM.ProcedureReported, procedure_reported(context), relationship_type="HAS CONCEPT MOD")
     )
-    for title, sentences in {**sections, "Conclusions": [f"{context.notice}."]}.items():
+    for title, sentences in {**sections, "Conclusions": [f"{context.notice}.", *facts_of(context.model)]}.items():
         section, sentence = SECTIONS[title]
         container = hd.sr.ContainerContentItem(name=section, relationship_type="CONTAINS")
         container.ContentSequence = hd.sr.ContentSequence(
