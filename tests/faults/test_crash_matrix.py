@@ -42,7 +42,9 @@ WALKS: dict[str, list[CrashPoint]] = {
     "working": [*ROUTING, *WORKING],
     "building": BUILDING,
     "delivering": [*DELIVERING[:-2], *(replace(point, nth=1) for point in DELIVERING[-2:])],
-    "proving": PROVING,
+    # Once a report is kept there is nothing left to ask for; it may be so before the death of who asked.
+    "proving": [PROVING[0], PROVING[2], PROVING[1]],
+    "proved": PROVING[3:],
 }
 
 
