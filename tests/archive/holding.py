@@ -18,7 +18,7 @@ from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelGet,
     StudyRootQueryRetrieveInformationModelMove,
 )
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
 from dicomnode.archive import Archive, ArchiveLimits
@@ -26,6 +26,8 @@ from dicomnode.domain.routes import Peer
 from dicomnode.network import associate
 from dicomnode.network.contexts import UNCOMPRESSED
 from dicomnode.network.reactor import hold
+from dicomnode.registry import Registry
+from dicomnode.registry.rejections import ReceivedNote
 from dicomnode.registry.tables import Instance, Series, Study
 from tests.peers.processes import tool
 from tests.receiving.reception import Reception, data_set_of, local_peer
@@ -58,10 +60,20 @@ class Holding:
     """`peers`: who is listed, nobody by default. Ended by `stop`."""
 
     def __init__(
-        self, folder: Path, *, peers: Sequence[Peer] = (), limits: ArchiveLimits | None = None, **options: Any
+        self,
+        folder: Path,
+        *,
+        peers: Sequence[Peer] = (),
+        limits: ArchiveLimits | None = None,
+        database: str | None = None,
+        **options: Any,
     ) -> None:
         self.folder = folder
         self.reception = Reception(folder / "node", {"peers": peers, **options})
+        if database is not None:
+            self.reception.registry.close()
+            self.reception.registry = self.reception.ledger = Registry(database)
+            self.reception.registry.prepare()
         self.registry, self.store = self.reception.registry, self.reception.store
         self.archive = Archive(self.registry.holdings, self.store, peers, "DICOMNODE", limits or ArchiveLimits())
         self.reception.options["queries"] = self.archive
@@ -75,6 +87,17 @@ class Holding:
         """C-STORE these."""
         statuses = self.reception.send(*[saved(one, self.folder) for one in datasets], calling=calling)
         assert set(statuses) == {0}, statuses
+
+    def settle(self) -> None:
+        """As routing leaves studies that it has judged and for which no route is set."""
+        with self.registry._database.write() as session:
+            session.execute(update(Study).values(unsettled=False))
+            session.execute(update(Series).values(state="complete"))
+
+    def note_in(self, study_instance_uid: str) -> ReceivedNote:
+        """A rejection note of this study, as the sweep finds it."""
+        known = self.registry.find_study(study_instance_uid)
+        return ReceivedNote(0, f"S{known}", Path(), "MODALITY", "127.0.0.1")
 
     def rows_like(self, sop_instance_uid: str, count: int, *, same_series: bool = False) -> None:
         """So many more instances that share the file of this one, each in a study of its own unless said."""

@@ -83,7 +83,8 @@ def test_every_real_transfer_syntax_leaves_as_it_came_or_is_named(
     assert {uid: data_set for uid, data_set in kept.items() if uid in got} == got
     assert sorted(kept.keys() - got.keys()) == final.failed_uids
     syntaxes = {holding.reception.known(uid).transfer_syntax_uid for uid in final.failed_uids}
-    # DCMTK 3.6.7 knows neither some retired JPEG nor deflated frames, and ends the association over the deflated data sets, which are of odd length.
+    # DCMTK 3.6.7 knows neither some retired JPEG nor deflated frames, and ends the association over a deflated data set,
+    # which is of odd length here.
     not_known = {"1.2.840.10008.1.2.4.53", "1.2.840.10008.1.2.4.55", "1.2.840.10008.1.2.8.1"}
     assert syntaxes == {"1.2.840.10008.1.2.1.99"} | not_known
     assert (final.status, final.completed, final.failed) == (0xB000, len(got), len(final.failed_uids))
