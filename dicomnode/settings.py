@@ -176,6 +176,8 @@ class Canary(Section):
     within_min: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0  # then it is an alarm
     pipeline: str = "chest_ct"
     send_to: tuple[str, ...] = ()  # destinations that get its results too
+    certificate: Path | None = None  # what it shows to a listener that asks for one; else the listener's own
+    key: Path | None = None
 
 
 class Alarms(Section):

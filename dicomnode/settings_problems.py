@@ -138,6 +138,8 @@ def _canary_problems(settings: "Settings", where: str) -> Iterable[SettingsError
     for name in settings.canary.send_to:
         if name not in destinations:
             yield _names_nothing("canary", "destination", name, destinations, where)
+    if (settings.canary.certificate is None) != (settings.canary.key is None):
+        yield SettingsError("canary.certificate and canary.key belong together", f"set both, or none, in {where}")
     if settings.canary.every_h and CANARY in (*destinations, *(route.name for route in settings.routes)):
         yield SettingsError(f"{CANARY!r} is the name of the canary's own route and folder", f"choose another name in {where}")
 

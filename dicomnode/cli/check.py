@@ -15,6 +15,7 @@ from dicomnode.cli.output import print_error, print_json, table
 from dicomnode.domain.errors import DicomNodeError, ExitCode
 
 if TYPE_CHECKING:
+    from dicomnode.network.tls import TlsFiles
     from dicomnode.settings import Settings
 
 LOW_DISK_BYTES = 10 * 2**30
@@ -233,6 +234,23 @@ def _certificates(settings: "Settings") -> Iterator[Check]:
     days = days_valid(files)
     remedy = f"have it renewed, then restart: {files.certificate}" if days < CERTIFICATE_DAYS else ""
     yield Check("certificates", True, f"dicom.tls.certificate is valid for {days:.0f} more days", remedy)
+    if settings.canary.every_h:
+        yield _canarys_certificate(settings, files)
+
+
+def _canarys_certificate(settings: "Settings", files: "TlsFiles") -> Check:
+    """Whether the listener would let the node's own phantom in."""
+    from dicomnode.network.client_tls import client_context
+    from dicomnode.network.tls import refusal_of, server_context
+    from dicomnode.roles import canary
+
+    tls = canary.sender(settings).tls
+    assert tls is not None  # noqa: S101 - the listener speaks TLS
+    why = refusal_of(client_context(tls), server_context(files))
+    if not why:
+        return Check("certificates", True, "the canary's certificate is taken")
+    remedy = "set canary.certificate and canary.key to a pair that dicom.tls.ca has signed for a client"
+    return Check("certificates", False, f"the listener does not take the canary's certificate: {why}", remedy)
 
 
 def _package(settings: "Settings") -> Iterator[Check]:  # noqa: ARG001

@@ -63,6 +63,8 @@ folders = []                       # searched before those that `dicomnode pipel
 # within_min = 30                  # minutes until it is an alarm
 # pipeline = "chest_ct"
 # send_to = []                     # destinations that get its results, besides the folder data_dir/canary
+# certificate = "canary.pem"       # with `key`: what it shows where dicom.tls requires one; else the listener's own
+# key = "canary.key"
 
 [commitment]                       # storage commitment that is asked of us; modalities delete what was committed
 # serve = false                    # for peers that may "commit"

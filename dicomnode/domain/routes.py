@@ -13,11 +13,15 @@ type_match = Mapping[str, tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True)
 class PeerTls:
-    """PEM files for calls by TLS. certificate, key: ours, None to show none. ca: who signs the peer's; None: the machine's."""
+    """PEM files for calls by TLS. certificate, key: ours, None to show none. ca: who signs the peer's; None: the machine's.
+
+    pinned: the peer shows a certificate of `ca` itself, whoever signed it and whatever host it names.
+    """
 
     certificate: Path | None = None
     key: Path | None = None
     ca: Path | None = None
+    pinned: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ def client_context(tls: PeerTls) -> ssl.SSLContext:
     """
     files = (tls.certificate, tls.key, tls.ca)
     try:
-        return _context(files, tuple(None if path is None else path.stat().st_mtime_ns for path in files))
+        return _context(files, tls.pinned, tuple(None if path is None else path.stat().st_mtime_ns for path in files))
     except (OSError, ssl.SSLError, ValueError) as error:
         said = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
         raise PeerUnreachable(
@@ -27,11 +27,16 @@ def client_context(tls: PeerTls) -> ssl.SSLContext:
 
 
 @functools.lru_cache(maxsize=64)
-def _context(files: tuple[Path | None, Path | None, Path | None], _changed: tuple[int | None, ...]) -> ssl.SSLContext:
+def _context(
+    files: tuple[Path | None, Path | None, Path | None], pinned: bool, _changed: tuple[int | None, ...]
+) -> ssl.SSLContext:
     certificate, key, ca = files
     context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=None if ca is None else str(ca))
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS)
+    if pinned:
+        context.check_hostname = False
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if certificate is not None:
         context.load_cert_chain(certificate, key, password=_no_password)
     return context

@@ -57,7 +57,10 @@ def contexts(kinds: Sequence[Sequence[str]]) -> list[tuple[str, tuple[str, ...]]
 
 
 def _tls(files: Sequence[str | None] | None) -> PeerTls | None:
-    return None if files is None else PeerTls(*(Path(path) if path else None for path in files))
+    if files is None:
+        return None
+    certificate, key, ca = (Path(path) if path else None for path in files)
+    return PeerTls(certificate, key, ca)
 
 
 def _say(word: dict[str, Any]) -> None:

@@ -162,6 +162,15 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
+def refusal_of(client: ssl.SSLContext, server: ssl.SSLContext) -> str:
+    """Why these two would not come together, in OpenSSL's words; "" where they would."""
+    try:
+        _handshake(server, client)
+    except ssl.SSLError as error:
+        return str(getattr(error, "verify_message", "") or error.reason or "TLS fails").lower().replace("_", " ")
+    return ""
+
+
 def _handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> dict[str, Any]:
     """A handshake in memory; the server's certificate as the client sees it. Raises ssl.SSLError."""
     up, down = ssl.MemoryBIO(), ssl.MemoryBIO()

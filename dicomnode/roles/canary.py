@@ -70,9 +70,11 @@ def sender(settings: Settings) -> Peer:
     dicom = settings.dicom
     host = "127.0.0.1" if dicom.host in _EVERYWHERE else dicom.host
     tls = None
-    if dicom.tls is not None:  # with the listener's own certificate, trusted as what it is where no authority is named
-        certificate, key = settings.absolute(dicom.tls.certificate), settings.absolute(dicom.tls.key)
-        tls = PeerTls(certificate, key, settings.absolute(dicom.tls.ca) if dicom.tls.ca else certificate)
+    if dicom.tls is not None:  # it meets no other certificate than the listener's, which names the host that others call
+        own = settings.absolute(dicom.tls.certificate)
+        certificate = settings.canary.certificate or dicom.tls.certificate
+        key = settings.canary.key or dicom.tls.key
+        tls = PeerTls(settings.absolute(certificate), settings.absolute(key), own, pinned=True)
     return Peer(CANARY, settings.node.ae_title, host, dicom.port, frozenset({"store"}), tls)
 
 

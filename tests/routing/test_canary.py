@@ -1,20 +1,29 @@
 """The node's own phantom: which route it takes, what becomes of it, and when its absence is an alarm."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
+from dicomnode.cli.check import _certificates
 from dicomnode.domain.canary import CANARY, CANARY_AE_TITLE
+from dicomnode.domain.errors import PeerUnreachable
 from dicomnode.domain.results import ResultObject
 from dicomnode.domain.routes import Route
 from dicomnode.domain.states import DeliveryEvent, JobEvent
+from dicomnode.network import echo
+from dicomnode.receiving import Receiver
 from dicomnode.registry import Registry
 from dicomnode.registry.canary import ANSWERED, SENT
-from dicomnode.roles.canary import Canary, route, study_uid
+from dicomnode.roles import wiring
+from dicomnode.roles.canary import Canary, permitted, route, sender, study_uid
 from dicomnode.routing import PipelineFacts, sweep
 from dicomnode.settings import Node, Settings
+from tests.peers.waiting import free_port
+from tests.receiving.certificates import Authority, Pair
 from tests.registry.samples import Clock, Spool, received
 
 ANY = Route("any", {"Modality": ("CT",)}, "chest_ct", "exact", "best", ("pacs",), ("SEG",), 10.0, 600.0)
@@ -95,3 +104,74 @@ def test_only_whole_results_in_the_folder_count_and_earlier_ones_are_tidied_away
     one.tick(clock.forward(3600))
     assert not list((settings.data_dir / CANARY).rglob("*.dcm"))
     assert registry.explain("S1")["purged_at"] is not None
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("pki"))
+
+
+def behind_tls(folder: Path, own: Pair, ca: Path | None, **canary: object) -> Settings:
+    """A node whose port speaks TLS, asks for certificates where `ca` signs them, and knows one peer, far away."""
+    (folder / "run").mkdir(parents=True)
+    tls = {"certificate": own.certificate, "key": own.key, "ca": ca, "require_client": ca is not None}
+    return Settings(
+        node=Node(data_dir=folder),
+        canary={"every_h": 1, **canary},  # type: ignore[arg-type]
+        dicom={"port": free_port(), "tls": tls},  # type: ignore[arg-type]
+        peers=[{"name": "ct", "ae_title": "CT", "host": "192.0.2.1", "port": 104, "may": ["store"]}],  # type: ignore[arg-type]
+    )
+
+
+@contextmanager
+def listening(settings: Settings) -> Iterator[Registry]:
+    """The listener as the receive role builds it."""
+    registry, store = Registry(settings.database_url), wiring.open_store(settings)
+    registry.prepare()
+    store.prepare()
+    peers = (*wiring.peers(settings).values(), *permitted(settings))
+    receiver = Receiver(
+        store, registry, ae_title="DICOMNODE", port=settings.dicom.port, peers=peers, tls=wiring.tls_context(settings)
+    )
+    receiver.start()
+    try:
+        yield registry
+    finally:
+        receiver.stop()
+        registry.close()
+
+
+def test_a_canary_goes_in_by_tls_with_a_certificate_where_the_listener_asks_for_one(
+    tmp_path: Path, authority: Authority, clock: Clock
+) -> None:
+    settings = behind_tls(tmp_path / "data", authority.sign("node", address="192.0.2.7"), authority.certificate)
+    with listening(settings) as registry, capture_logs() as logs:
+        Canary(settings, registry).tick(clock.now)
+        assert [line["event"] for line in logs if line["log_level"] == "error"] == []
+        (study,) = registry.studies()
+        assert (study["study_instance_uid"], study["patient_id"]) == (study_uid(clock.now), "CANARY")
+
+
+def test_whoever_signed_and_wherever_it_is_called_the_canary_knows_its_listener(tmp_path: Path, authority: Authority) -> None:
+    own, other = authority.sign("elsewhere", address="192.0.2.7"), Authority(tmp_path / "other", "other")
+    device = other.sign("canary")
+    without = behind_tls(tmp_path / "a", own, None)
+    given = behind_tls(tmp_path / "b", own, other.certificate, certificate=device.certificate, key=device.key)
+    for settings in (without, given):
+        with listening(settings):
+            assert echo(sender(settings), CANARY_AE_TITLE) > 0
+        assert [one.ok for one in _certificates(settings)] == [True, True]
+    stranger = behind_tls(tmp_path / "c", own, other.certificate)  # its own is not signed by those whom the listener believes
+    with listening(stranger), pytest.raises(PeerUnreachable):
+        echo(sender(stranger), CANARY_AE_TITLE)
+    *_, check = _certificates(stranger)
+    assert not check.ok
+    assert "unable to get local issuer certificate" in check.detail
+    assert "canary.certificate" in check.remedy
+
+
+def test_somebody_elses_listener_on_that_port_gets_no_canary(tmp_path: Path, authority: Authority) -> None:
+    ours = behind_tls(tmp_path / "ours", authority.sign("ours"), None)
+    theirs = behind_tls(tmp_path / "theirs", authority.sign("theirs"), None)
+    with listening(theirs), pytest.raises(PeerUnreachable):
+        echo(replace(sender(ours), port=theirs.dicom.port), CANARY_AE_TITLE)
