@@ -27,6 +27,29 @@ def test_a_thread_and_its_buffer_are_used_again_and_end_when_there_is_nothing_to
     assert workers._threads == 0
 
 
+def test_a_task_goes_to_the_thread_that_waits_and_not_to_one_that_is_just_done() -> None:
+    """Else the one that was woken for it would find nothing, and end: a new thread for every third association (measured)."""
+    workers = Workers(2)
+    for _ in range(50):
+        go, busy = threading.Event(), threading.Event()
+        ran: list[threading.Thread] = []
+        waiting: list[threading.Thread] = []
+
+        def hold(_: bytearray, go: threading.Event = go, busy: threading.Event = busy) -> None:
+            busy.set()
+            assert go.wait(5)
+
+        workers.submit(hold)
+        assert busy.wait(5)
+        workers.submit(lambda _, waiting=waiting: waiting.append(threading.current_thread()))
+        wait_until(lambda: workers._idle, timeout_s=5, every_s=0.0005, what="the other one to be free")
+        go.set()  # the first is done just when the task comes
+        workers.submit(lambda _, ran=ran: ran.append(threading.current_thread()))
+        wait_until(lambda: len(workers._idle) == 2, timeout_s=5, every_s=0.0005, what="both to be free")
+        assert len(ran) == 1
+        assert workers._threads == 2
+
+
 def test_what_finds_no_thread_waits_for_one() -> None:
     workers, go, ran = Workers(2), threading.Event(), []
 
