@@ -13,11 +13,14 @@ TOGETHER = ("tests/faults/",)
 # Longest first, so that no process is left with a long file at the end when the others have nothing to do any more.
 LONGEST_FIRST = (
     "tests/faults/",
+    "tests/viewers/",
     "tests/journeys/test_faults.py",
     "tests/journeys/",
     "tests/learning/",
+    "tests/conformance/",
     "tests/engines/",
     "tests/roles/",
+    "tests/cli/",
     "tests/receiving/",
 )
 
