@@ -17,6 +17,7 @@ from dicomnode.archive.keys import ANSWER_KEYS, KEYS, UNIQUE_KEYS, Key
 
 IMPLICIT = str(ImplicitVRLittleEndian)
 
+_WIDER_IN_PYTHON = ("shift_jis",)  # ISO_IR 13 is but the one-byte half of it
 _UTF_8 = "ISO_IR 192"
 _TRANSLATED = frozenset({"SH", "LO", "ST", "LT", "UT", "UC", "PN"})
 _HEAD = struct.Struct("<HH2sH")
@@ -34,7 +35,7 @@ class _Set:
 
     def encode(self, key: Key, text: str) -> bytes | None:
         """None for text that it cannot say."""
-        if len(self.encodings) == 1:
+        if len(self.encodings) == 1 and self.encodings != _WIDER_IN_PYTHON:
             try:
                 return text.encode(self.encodings[0])
             except UnicodeError:
