@@ -47,12 +47,19 @@ def performance_inference() -> str:
     return figures(json.loads(kept.read_text())) if kept.exists() else "Not measured yet."
 
 
+def performance_queue() -> str:
+    """The figures that `dicomnode bench queue --json` gave last."""
+    kept = DOCS / "performance-queue.json"
+    return figures(json.loads(kept.read_text())) if kept.exists() else "Not measured yet on an idle machine."
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "states": states,
     "settings": settings,
     "performance": performance,
     "performance_decode": performance_decode,
     "performance_inference": performance_inference,
+    "performance_queue": performance_queue,
     "statuses": store_conditions_table,
     "alarms": alarms_table,
 }

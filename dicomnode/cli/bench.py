@@ -1,4 +1,4 @@
-"""Benchmarks: how fast the node is beside others on this machine. `bench ingest`, `bench inference`."""
+"""Benchmarks: how fast the node is beside others on this machine. One command a subject."""
 
 import tempfile
 from collections.abc import Sequence
@@ -203,6 +203,48 @@ def results(
     report = replace(report, command=" ".join(("dicomnode bench results", *words)))
     if as_json:
         print_json("bench.results", report.as_json())
+    else:
+        _show(report)
+    if gate and not report.gate_holds:
+        print_error("the goals are not met", "the table of goals says which; measure on an idle machine")
+        raise typer.Exit(1)
+
+
+@app.command()
+def queue(
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds of each case.")] = 5,
+    jobs: Annotated[int, typer.Option("--jobs", min=8, help="To be claimed in each round.")] = 400,
+    processes: Annotated[int, typer.Option("--processes", min=1, help="That claim at once.")] = 4,
+    database: Annotated[
+        list[str] | None, typer.Option("--database", metavar="NAME", help="Only sqlite or postgresql; may be repeated.")
+    ] = None,
+    looks: Annotated[bool, typer.Option(help="Status and sweeps on the rows of 10,000 studies, too.")] = True,
+    gate: Annotated[bool, typer.Option("--gate", help="Exit 1 unless the goals are met.")] = False,
+    folder: Annotated[Path | None, typer.Option("--dir", metavar="DIR", help="On the disk in question.")] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,  # noqa: ARG001 - read where errors end
+) -> None:
+    """Claims by several processes at once, on SQLite and (where installed) PostgreSQL; status and sweeps on many rows."""
+    from dicomnode import logs
+    from dicomnode.bench.queue import QueuePlan
+    from dicomnode.bench.queue import queue as measured
+    from dicomnode.cli.progress import shares
+
+    logs.configure("bench", level="error")
+    where = folder.absolute() if folder is not None else _data_folder(config)
+    plan = QueuePlan(where, rounds, tuple(database or ()), processes, jobs, looks)
+    with only_the_document_on_stdout(), shares() as tell:
+        report = measured(plan, tell)
+    words = [
+        f"--rounds {rounds}",
+        f"--jobs {jobs}",
+        f"--processes {processes}",
+        *(f"--database {one}" for one in database or ()),
+    ]
+    report = replace(report, command=" ".join(("dicomnode bench queue", *words, *([] if looks else ["--no-looks"]))))
+    if as_json:
+        print_json("bench.queue", report.as_json())
     else:
         _show(report)
     if gate and not report.gate_holds:
