@@ -12,6 +12,7 @@ from pathlib import Path
 from dicomnode.bench import figures
 from dicomnode.cli.settings_template import settings_template
 from dicomnode.domain.alarms import alarms_table
+from dicomnode.domain.query_statuses import query_conditions_table
 from dicomnode.domain.states import DELIVERY_TRANSITIONS, JOB_TRANSITIONS, SERIES_TRANSITIONS, diagram
 from dicomnode.domain.statuses import store_conditions_table
 
@@ -61,6 +62,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "performance_inference": performance_inference,
     "performance_queue": performance_queue,
     "statuses": store_conditions_table,
+    "query_statuses": query_conditions_table,
     "alarms": alarms_table,
 }
 _MARKED = re.compile(r"(<!-- generated: (\w+)[^>]*-->\n)(.*?)(<!-- end generated -->)", re.DOTALL)
