@@ -43,6 +43,10 @@ def longest_first(items: Sequence[pytest.Item]) -> list[pytest.Item]:
 class ByFile(LoadScopeScheduling):
     """Hands out whole files, in the order of collection, and what stands in `TOGETHER` as one."""
 
+    def __init__(self, config: pytest.Config, log: Any = None) -> None:
+        super().__init__(config, log)
+        config.option.loadscopereorder = False  # it would put those of most tests first
+
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         return next((folder for folder in TOGETHER if file.startswith(folder)), file)
