@@ -47,17 +47,20 @@ class Tally:
     warning: int = 0
     failed: int = 0
     failed_uids: list[str] = field(default_factory=list)
+    studies: dict[int, tuple[int, int]] = field(default_factory=dict)  # study id → arrived, tried
 
-    def note(self, uid: str, status: int | None) -> None:
-        """One has ended with this status of C-STORE (None: without one); uid: "" where its row is gone."""
-        if status == 0:
-            self.completed += 1
-        elif status is not None and status & 0xF000 == 0xB000:
-            self.warning += 1
-        else:
+    def note(self, one: HeldObject | None, status: int | None) -> None:
+        """One has ended with this status of C-STORE (None: without one); one: None where its row is gone."""
+        warned = status is not None and status & 0xF000 == 0xB000
+        self.completed += status == 0
+        self.warning += warned
+        if one is not None:
+            arrived, tried = self.studies.get(one.study_id, (0, 0))
+            self.studies[one.study_id] = arrived + (status == 0 or warned), tried + 1
+        if status != 0 and not warned:
             self.failed += 1
-            if uid:
-                self.failed_uids.append(uid)
+            if one is not None:
+                self.failed_uids.append(one.sop_instance_uid)
 
     @property
     def remaining(self) -> int:
@@ -171,11 +174,8 @@ def get(source: Source, selection: Selection, conversation: Conversation) -> tup
 
 
 def _send(source: Source, one: HeldObject | None, tally: Tally, sending: _Sending) -> None:
-    if one is None:
-        tally.note("", None)
-        return
-    path = source.path(one)
-    tally.note(one.sop_instance_uid, None if path is None else sending(one, path))
+    path = None if one is None else source.path(one)
+    tally.note(one, None if one is None or path is None else sending(one, path))
 
 
 def _as_taken(one: HeldObject, path: Path, conversation: Conversation) -> StoredObject | None:
@@ -234,7 +234,7 @@ def move(
                 _send(source, one, tally, trip.take)
                 trip.progress.say()
             else:
-                tally.note("" if one is None else one.sop_instance_uid, None)
+                tally.note(one, None)
     return tally.outcome(), tally
 
 

@@ -85,16 +85,27 @@ class Archive:
 
     def _retrieve(self, request: QueryRequest, conversation: Conversation) -> tuple[str, Tally]:
         if request.service is QueryService.GET:
-            return get(self._source, selected(self._holdings, request), conversation)
+            outcome, tally = get(self._source, selected(self._holdings, request), conversation)
+            self._note(tally, request, "C-GET")
+            return outcome, tally
         destination = destination_of(self._peers, request)
         selection = selected(self._holdings, request)
         originator = (request.calling_ae, request.message_id)
-        return move(
+        outcome, tally = move(
             self._source,
             selection,
             conversation,
             lambda: Courier(destination, self._our_ae_title, selection.kinds, originator=originator),
         )
+        self._note(tally, request, f"C-MOVE to {destination.name}")
+        return outcome, tally
+
+    def _note(self, tally: Tally, request: QueryRequest, how: str) -> None:
+        try:
+            if tally.studies:
+                self._holdings.note_retrieved(tally.studies, request.peer.name, how)
+        except DicomNodeError as error:  # the peer has its images all the same
+            _log.error("a retrieval could not be noted", association=request.association_key, exc_info=error)
 
 
 def _last_response(request: QueryRequest, conversation: Conversation, outcome: str, tally: Tally | None) -> None:

@@ -15,13 +15,15 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, distinct, exists, func, or_, select, tuple_
 from sqlalchemy.orm import Session
 
+from dicomnode.domain.clock import type_clock, utc_now
 from dicomnode.registry.conflicts import STUDY_COLUMNS
 from dicomnode.registry.engine import Database
-from dicomnode.registry.tables import Instance, Series, Study
+from dicomnode.registry.tables import AuditRow, Instance, Series, Study
 
 type_match = tuple[Any, dict[str, str]]
 """Where to go on behind it (`after`), and its attributes: keyword → text."""
 
+_STUDY, _RETRIEVED = "study", "retrieved"  # of audit rows
 _MOST_UIDS = 500  # in one IN (…); of a longer list the caller compares
 
 
@@ -41,6 +43,7 @@ class Narrowing:
 class HeldObject:
     """One stored instance. path: relative to the store's root; offered: whether it still is."""
 
+    study_id: int
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str
@@ -61,10 +64,10 @@ def _offered() -> ColumnElement[bool]:
 
 
 class Holdings:
-    """The registry's part for Query/Retrieve. Each call is one short read."""
+    """The registry's part for Query/Retrieve. Each call is one short transaction."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, clock: type_clock = utc_now) -> None:
+        self._database, self._clock = database, clock
 
     def page(self, level: str, narrowing: Narrowing, after: Any, limit: int, wanted: Collection[str]) -> list[type_match]:
         """Up to `limit` entities of this Query/Retrieve Level behind `after` (None: the first), always in the same order.
@@ -89,11 +92,12 @@ class Holdings:
     def objects(self, ids: Sequence[int]) -> dict[int, HeldObject]:
         """Of these ids (500 at most) those that have a row, as they are now."""
         columns = (Instance.sop_class_uid, Instance.sop_instance_uid, Instance.transfer_syntax_uid, Instance.path)
-        of_file = (Instance.size_bytes, Instance.sha256, _offered().label("offered"))
+        of_file = (Instance.size_bytes, Instance.sha256, Series.study_id, _offered().label("offered"))
         statement = _joined(Instance.id, *columns, *of_file).where(Instance.id.in_(ids))
         with self._database.read() as session:
             return {
                 row.id: HeldObject(
+                    row.study_id,
                     row.sop_class_uid,
                     row.sop_instance_uid,
                     row.transfer_syntax_uid,
@@ -104,6 +108,29 @@ class Holdings:
                 )
                 for row in session.execute(statement)
             }
+
+    def note_retrieved(self, counts: Mapping[int, tuple[int, int]], peer: str, how: str) -> None:
+        """An audit row for each study: who had how many of its instances. counts: study id → (arrived, asked for)."""
+        now = self._clock()
+        with self._database.write() as session:
+            for study_id, (arrived, asked) in counts.items():
+                reason = f"{arrived} of {asked} instances by {how}"
+                row = AuditRow(kind=_STUDY, row_id=study_id, from_state="", to_state="", event=_RETRIEVED)
+                row.reason, row.actor, row.at = reason, peer, now
+                session.add(row)
+
+
+def retrievals(session: Session, study_id: int) -> list[dict[str, object]]:
+    """Who had instances of this study, oldest first, as long as audit rows are kept."""
+    rows = session.scalars(
+        select(AuditRow).where(AuditRow.kind == _STUDY, AuditRow.row_id == study_id, AuditRow.event == _RETRIEVED)
+    )
+    return [{"at": row.at.isoformat(), "peer": row.actor, "what": row.reason} for row in sorted(rows, key=lambda row: row.id)]
+
+
+def count_retrievals(session: Session) -> int:
+    """How often instances of a study were had, as long as audit rows are kept."""
+    return session.scalar(select(func.count(AuditRow.id)).where(AuditRow.kind == _STUDY, AuditRow.event == _RETRIEVED)) or 0
 
 
 def _joined(*columns: Any) -> Select[Any]:

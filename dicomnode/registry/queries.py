@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from dicomnode.domain.errors import UsageError
 from dicomnode.domain.states import DeliveryState, JobState
 from dicomnode.registry import folding, keys
+from dicomnode.registry.holdings import count_retrievals
 from dicomnode.registry.records import Transition
 from dicomnode.registry.tables import AuditRow, Delivery, Job, Series, Study
 from dicomnode.registry.transitions import KINDS
@@ -46,6 +47,7 @@ def status_counts(session: Session, now: datetime) -> dict[str, object]:
             "instances": int(instances),
             "jobs": _by_state(session, Job, list(JobState)),
             "deliveries": _by_state(session, Delivery, list(DeliveryState)),
+            "retrievals": count_retrievals(session),
             "studies_receiving": unsettled,
             "studies_held": held,
         },
