@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from dicomnode.domain.errors import NothingToDo
 from dicomnode.domain.states import JobEvent, SeriesState
 from dicomnode.registry.announcements import announced_of
+from dicomnode.registry.holdings import retrievals
 from dicomnode.registry.judging import announced, open_associations
 from dicomnode.registry.paragraph import paragraph
 from dicomnode.registry.queries import description, find_study
@@ -36,6 +37,7 @@ def explain(session: Session, text: str, now: datetime) -> dict[str, object]:
         "purged_at": study.purged_at.isoformat() if study.purged_at else None,
         "waiting_for_images": study.unsettled,
         "conflicts": _conflicts(session, study_id),
+        "retrievals": retrievals(session, study_id),
         "announcements": _announcements(session, study),
         "series": _all_series(session, study, series, now),
     }

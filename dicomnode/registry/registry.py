@@ -63,7 +63,7 @@ class Registry(Answers, Outgoing):
         self._clock = clock
         self.proofs = Proofs(self._database, clock)
         self.promises = Promises(self._database, clock)
-        self.holdings = Holdings(self._database)
+        self.holdings = Holdings(self._database, clock)
         self.keeping = Keeping(self._database, clock)
         self.lookahead = Lookahead(self._database, clock)
 
