@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from dicomnode.domain.errors import NothingToDo
 from dicomnode.domain.states import JobEvent, SeriesState
 from dicomnode.registry.announcements import announced_of
+from dicomnode.registry.in_short import in_short
 from dicomnode.registry.holdings import retrievals
 from dicomnode.registry.judging import announced, open_associations
 from dicomnode.registry.paragraph import paragraph
@@ -41,7 +42,7 @@ def explain(session: Session, text: str, now: datetime) -> dict[str, object]:
         "announcements": _announcements(session, study),
         "series": _all_series(session, study, series, now),
     }
-    return {"paragraph": paragraph(answer), **answer}
+    return {"paragraph": paragraph(answer), "in_short": in_short(answer), **answer}
 
 
 def _conflicts(session: Session, study_id: int) -> list[dict[str, object]]:

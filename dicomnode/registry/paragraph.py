@@ -5,15 +5,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from dicomnode.registry.in_short import in_short
+
 type_json = Mapping[str, Any]
 
 
 def paragraph(answer: type_json) -> str:
-    """The whole story in plain English, times in UTC."""
+    """The whole story in plain English, times in UTC; how it stands comes first."""
     foreign = [one for one in answer["series"] if not one["ours"]]
     jobs = [job for one in answer["series"] for job in one["jobs"]]
     deliveries = [delivery for one in answer["series"] for delivery in one["deliveries"]]
     sentences = [
+        in_short(answer),
         _arrival(answer, foreign),
         *_other_titles(foreign),
         *_ours(answer["series"]),
@@ -22,10 +25,20 @@ def paragraph(answer: type_json) -> str:
         *_stale(answer["series"]),
         *_announced(answer["announcements"]),
         *_completion(foreign),
-        *_routes(foreign, jobs),
-        *(sentence for job in jobs for sentence in _job(job, deliveries)),
+        *_routes(answer["key"], foreign, jobs),
+        *(
+            sentence
+            for one in answer["series"]
+            for job in one["jobs"]
+            for sentence in _job(job, deliveries, _hold(answer, one))
+        ),
     ]
     return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _hold(answer: type_json, series: type_json) -> str:
+    """Whose hold the jobs of a series wait for; "" for nobody's."""
+    return "the study" if answer["held"] else series["key"] if series["held"] else ""
 
 
 def _arrival(answer: type_json, foreign: Sequence[type_json]) -> str:
@@ -76,7 +89,10 @@ def _holds(answer: type_json) -> Iterable[str]:
     for one in answer["series"]:
         if one["held"]:
             name = one["key"]
-            yield f"{name} is held because {one['held']}: its job waits for an operator and `dicomnode retry {name}`."
+            yield (
+                f"{name} is held because {one['held']}: its job waits until an operator has found out which images are right. "
+                f"`dicomnode retry {name}` lets it go on with what is stored; what contradicts that stays in quarantine."
+            )
 
 
 def _stale(series: Sequence[type_json]) -> Iterable[str]:
@@ -110,7 +126,12 @@ def _completion(foreign: Sequence[type_json]) -> Iterable[str]:
         evidence, again = one["evidence"], one["evidence"].get("reopened", 0)
         why, waits_for = evidence.get("why", ""), evidence.get("waits_for")
         if one["state"] == "arriving":
-            words = "{is} still arriving and {waits} for " + waits_for if waits_for else "{is} still arriving, not judged yet"
+            most = f", at most {evidence['waits_at_most_s']:g} s in all" if evidence.get("waits_at_most_s") else ""
+            words = (
+                "{is} still arriving and {waits} for " + waits_for + most
+                if waits_for
+                else "{is} still arriving, not judged yet"
+            )
         elif evidence.get("forced"):
             words = f"{{was}} taken as complete by force at {_time(evidence['completed_at'])}: {why}"
         else:
@@ -124,7 +145,7 @@ def _completion(foreign: Sequence[type_json]) -> Iterable[str]:
         yield f"{_list(names)} {words.rstrip(': ')}."
 
 
-def _routes(foreign: Sequence[type_json], jobs: Sequence[type_json]) -> Iterable[str]:
+def _routes(key: str, foreign: Sequence[type_json], jobs: Sequence[type_json]) -> Iterable[str]:
     verdicts = [(one, verdict) for one in foreign for verdict in one["routes"]]
     if not verdicts:
         if foreign and all(one["state"] == "complete" for one in foreign) and not jobs:
@@ -134,7 +155,10 @@ def _routes(foreign: Sequence[type_json], jobs: Sequence[type_json]) -> Iterable
         of_route = [(one, verdict) for one, verdict in verdicts if verdict["route"] == route]
         yield from _route(route, of_route)
     if not any(verdict["matched"] for _, verdict in verdicts):
-        yield "So no route takes this study and no AI ran on it."
+        yield (
+            "So no route takes this study and no AI ran on it; if one should, correct its match in the settings, then run "
+            f"`dicomnode reprocess {key}`."
+        )
 
 
 def _route(route: str, verdicts: Sequence[tuple[type_json, type_json]]) -> Iterable[str]:
@@ -159,7 +183,7 @@ def _name(one: type_json) -> str:
     return f"{one['key']}{label}"
 
 
-def _job(job: type_json, deliveries: Sequence[type_json]) -> Iterable[str]:
+def _job(job: type_json, deliveries: Sequence[type_json], hold: str = "") -> Iterable[str]:
     name, what = job["id"], f"{job['pipeline']}, version {job['version']}"
     state, reason = job["state"], job["reason"].rstrip(".")
     if state == "superseded":
@@ -168,9 +192,9 @@ def _job(job: type_json, deliveries: Sequence[type_json]) -> Iterable[str]:
         why = f": {job['superseded_because']}" if job["superseded_because"] else ""
         yield f"Job {name} ({what}) was superseded{ended}{why}.{took}"
     elif state == "queued":
-        yield _queued(job, name, what, reason)
+        yield _queued(job, name, what, reason) if not hold else f"Job {name} ({what}) waits because {hold} is held."
     elif state == "running":
-        yield f"Job {name} ({what}) is running since {_time(job['started_at'])}, attempt {job['attempt']}."
+        yield f"Job {name} ({what}) has been running since {_time(job['started_at'])}, attempt {job['attempt']}."
     elif state == "done":
         seconds = sum(value for value in job["timings_s"].values() if isinstance(value, int | float))
         yield f"Job {name} ({what}) is done{f' in {seconds:.1f} s' if seconds else ''}: {_findings(job['findings'])}."
@@ -180,13 +204,15 @@ def _job(job: type_json, deliveries: Sequence[type_json]) -> Iterable[str]:
         remedy = f" What to do: {job['remedy'].rstrip('.')}." if job["remedy"] else ""
         yield f"Job {name} ({what}) was not run ({job['reason_code']}): {reason}.{remedy}"
     elif state == "failed":
-        remedy = f" What to do: {job['remedy'].rstrip('.')}." if job["remedy"] else ""
+        look = "see what the log says of role work at that time, memory first" if job["reason_code"] == "poison" else ""
+        remedy = f" What to do: {(job['remedy'] or look).rstrip('.')}." if job["remedy"] or look else ""
         yield f"Job {name} ({what}) failed ({job['reason_code']}): {reason}.{remedy} `dicomnode retry {name}` runs it again."
     else:
         by = f": {reason}" if reason else " by an operator"
         yield f"Job {name} ({what}) was cancelled{by}; `dicomnode retry {name}` runs it after all."
     yield from (f"Note: {str(note).rstrip('.')}." for note in job["notes"])
-    yield from _sent(job, [one for one in deliveries if one["job"] == name])
+    held = "the study is held" if hold == "the study" else ""
+    yield from _sent(job, [one for one in deliveries if one["job"] == name], held)
 
 
 def _how_it_ran(run: Mapping[str, str]) -> Iterable[str]:
@@ -243,7 +269,7 @@ _DELIVERY_WORDS = {
 }
 
 
-def _sent(job: type_json, deliveries: Sequence[type_json]) -> Iterable[str]:
+def _sent(job: type_json, deliveries: Sequence[type_json], held: str) -> Iterable[str]:
     groups: dict[tuple[str, str, str, str], list[type_json]] = {}
     for one in deliveries:
         groups.setdefault((one["destination"], one["state"], one["last_error"], one["proof"]), []).append(one)
@@ -257,6 +283,15 @@ def _sent(job: type_json, deliveries: Sequence[type_json]) -> Iterable[str]:
         wrong = f" ({error.rstrip('.')})" if error else ""
         ids = _keys([one["id"] for one in members])
         act = f"; `dicomnode retry {members[0]['id']}` sends it again" if state in ("rejected", "held") else ""
+        if state == "waiting" and held:
+            act = f"; nothing leaves while {held}"
+        elif state == "waiting" and error:
+            tries = max(one["attempts"] for one in members)
+            act = f"; it was tried {_times(tries)}, and is again by itself, for 14 days"
+        elif state in ("sent", "confirmed") and job["replaced_by"]:
+            act = f"; those of {job['replaced_by']} take their place"
+        elif state in ("sent", "confirmed") and job["state"] == "refused":
+            act = ": there it says that AI did not run"
         yield f"{subject} ({ids}) {words}{proved}{wrong}{act}."
     for destination in dict.fromkeys(one["destination"] for one in deliveries):
         yield from _stuck([one for one in deliveries if one["destination"] == destination])

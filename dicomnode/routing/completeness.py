@@ -71,12 +71,13 @@ class Arrivals:
 
 @dataclass(frozen=True, slots=True)
 class Completeness:
-    """The judgement, and in words why, or what is still waited for."""
+    """The judgement, and in words why, or what is still waited for; at_most_s: for how long, where silence would not end it."""
 
     complete: bool
     forced: bool = False
     why: str = ""
     waits_for: str = ""
+    at_most_s: float = 0.0
 
 
 def gather(
@@ -149,7 +150,8 @@ def is_complete(evidence: Arrivals, route: Patience, now: datetime) -> Completen
         return Completeness(
             True, forced=True, why=f"{route.max_wait_s:g} s after its first image it still waited for {waits_for}"
         )
-    return Completeness(False, waits_for=waits_for)
+    others = sending or evidence.listed_more or evidence.announced_missing
+    return Completeness(False, waits_for=waits_for, at_most_s=route.max_wait_s if others else 0.0)
 
 
 def _quiet(evidence: Arrivals, route: Patience) -> tuple[float, str]:

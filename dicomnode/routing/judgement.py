@@ -119,6 +119,8 @@ def _completion(
         evidence["counts"] = series.evidence["counts"]
     if waiting is not None:
         evidence["waits_for"] = waiting.waits_for
+        if waiting.at_most_s:
+            evidence["waits_at_most_s"] = waiting.at_most_s
         same = dict(series.evidence) == evidence
         return () if same else (SeriesCompletion(series.series_id, complete=False, forced=False, evidence=evidence),)
     forced = any(wait.forced for wait in judged)
