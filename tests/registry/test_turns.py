@@ -40,38 +40,6 @@ def test_who_dies_with_the_turn_gives_it_back_and_who_keeps_it_is_named(tmp_path
             pass
 
 
-def _take_turns(database: Path, number: int, report: Path) -> None:
-    """Again and again, as a process that has much to write."""
-    turns, waits = Turns(database, 30), []
-    for _ in range(40):
-        asked = time.monotonic()
-        with turns.mine():
-            waits.append((asked, time.monotonic()))
-            time.sleep(0.002)
-    report.write_text(json.dumps(waits))
-
-
-def test_nobody_comes_again_while_another_one_waits(tmp_path: Path) -> None:
-    """Who gives the turn up and asks again at once is behind those who waited: each comes once before one who waits, or twice
-    where both asked at the same time."""
-    reports = [tmp_path / f"{number}.json" for number in range(4)]
-    processes = [FORK.Process(target=_take_turns, args=(tmp_path / "x.db", n, reports[n])) for n in range(4)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    waits = [json.loads(report.read_text()) for report in reports]
-    overtaken = [
-        sum(asked < got < mine for _, got in theirs)
-        for one, of_one in enumerate(waits)
-        for asked, mine in of_one
-        for other, theirs in enumerate(waits)
-        if other != one
-    ]
-    assert len(overtaken) == 4 * 40 * 3
-    assert max(overtaken) <= 2
-
-
 def _claim_all(url: str, name: str, report: Path) -> None:
     registry, took = Registry(url), []
     while True:
