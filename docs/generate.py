@@ -54,12 +54,19 @@ def performance_queue() -> str:
     return figures(json.loads(kept.read_text())) if kept.exists() else "Not measured yet on an idle machine."
 
 
+def performance_results() -> str:
+    """The figures that `dicomnode bench results --json` gave last."""
+    kept = DOCS / "performance-results.json"
+    return figures(json.loads(kept.read_text())) if kept.exists() else "Not measured yet."
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "states": states,
     "settings": settings,
     "performance": performance,
     "performance_decode": performance_decode,
     "performance_inference": performance_inference,
+    "performance_results": performance_results,
     "performance_queue": performance_queue,
     "statuses": store_conditions_table,
     "query_statuses": query_conditions_table,
