@@ -25,7 +25,7 @@ class Study:
         self.registry, self.clock = registry, clock
 
     def arrives(self, slices: int = 20, *, wait_s: float = 11, **attributes: str) -> None:
-        add_series(self.registry, slices, **attributes)  # type: ignore[arg-type]
+        add_series(self.registry, slices, **attributes)
         self.is_judged(wait_s)
 
     def is_judged(self, wait_s: float = 11) -> None:
