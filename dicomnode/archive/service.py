@@ -2,8 +2,8 @@
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import structlog
@@ -21,6 +21,7 @@ from dicomnode.network.dimse import Conversation, QueryRequest, QueryService
 from dicomnode.registry import Holdings
 from dicomnode.storage import Store
 
+_SYNTAXES_FOR_S = 60.0
 _log = structlog.get_logger("archive")
 
 
@@ -51,8 +52,19 @@ class Archive:
         self._holdings, self._limits = holdings, limits
         self._source = Source(holdings, store)
         self._peers, self._our_ae_title = tuple(peers), our_ae_title
+        self._syntaxes: Mapping[str, Sequence[str]] = {}
+        self._syntaxes_until = 0.0
         self._queries = threading.BoundedSemaphore(limits.max_queries)
         self._retrievals = threading.BoundedSemaphore(limits.max_retrievals)
+
+    def syntaxes(self, sop_class_uid: str) -> Sequence[str]:
+        """See QueryHandler. As of a minute ago at most."""
+        now = time.monotonic()
+        if now >= self._syntaxes_until:
+            with suppress(DicomNodeError):  # then as it was
+                self._syntaxes = self._holdings.syntaxes()
+            self._syntaxes_until = now + _SYNTAXES_FOR_S
+        return self._syntaxes.get(sop_class_uid, ())
 
     def serve(self, request: QueryRequest, conversation: Conversation) -> None:
         """See QueryHandler. Nothing of what was asked for reaches the log (identifiers hold names)."""

@@ -3,7 +3,7 @@
 The listener speaks the protocol and knows nothing of matches; whoever answers knows nothing of PDUs.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -92,6 +92,10 @@ class QueryHandler(Protocol):
 
     sop_classes: Mapping[str, str]
     extended: Mapping[str, bytes]
+
+    def syntaxes(self, sop_class_uid: str) -> Sequence[str]:
+        """The transfer syntaxes in which such objects are here, the commonest first; none: nothing is known of them."""
+        ...
 
     def serve(self, request: QueryRequest, conversation: Conversation) -> None:
         """Give all responses. Raises only what the conversation raises."""

@@ -43,8 +43,15 @@ class Acceptor:
         C-FIND, C-MOVE and C-GET.
         """
         services = normalized.sop_classes if normalized is not None else ()
-        by_right, extended = ({}, {}) if queries is None else (queries.sop_classes, queries.extended)
-        negotiator = Negotiator(sop_classes, transfer_syntaxes, limits.announced_pdu_bytes, services, by_right, extended)
+        negotiator = Negotiator(
+            sop_classes,
+            transfer_syntaxes,
+            limits.announced_pdu_bytes,
+            services,
+            by_right=None if queries is None else queries.sop_classes,
+            extended=None if queries is None else queries.extended,
+            held=None if queries is None else queries.syntaxes,
+        )
         called = frozenset(title.strip() for title in ae_titles)
         self._node = Node(handler, ledger, permissions, negotiator, called, limits, normalized, queries)
         self._places = Places(limits)

@@ -7,7 +7,7 @@ bytes of the request: a modality asks the same each time.
 import struct
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
@@ -108,16 +108,19 @@ class Negotiator:
         services: Iterable[str] = (),
         by_right: Mapping[str, str] | None = None,
         extended: Mapping[str, bytes] | None = None,
+        held: Callable[[str], Sequence[str]] | None = None,
     ) -> None:
         """sop_classes: of Storage. transfer_syntaxes: in the order in which we choose where several are offered.
 
         announced_pdu_bytes: the Maximum Length that we ask for (PS3.8 D.1). services: other SOP classes, which the peer may use
         in either role (storage commitment). by_right: SOP class → the right that a peer needs for it (Query/Retrieve).
-        extended: SOP class → what we can do of what its extended negotiation asks for.
+        extended: SOP class → what we can do of what its extended negotiation asks for. held: SOP class → the transfer syntaxes
+        in which such objects are here: in a context in which we send, the first of them that is offered is chosen.
         """
         self._storage = frozenset(sop_classes)
         self._services = frozenset(services)
         self._by_right, self._extended = dict(by_right or {}), dict(extended or {})
+        self._held = held
         self._transfer_syntaxes = list(transfer_syntaxes)
         self._announced_pdu_bytes = announced_pdu_bytes
         self._supported: dict[tuple[str, bool, bool], PresentationContext] = {}
@@ -139,7 +142,8 @@ class Negotiator:
         with self._expensive if len(request) > _EXPENSIVE_BYTES else nullcontext():
             primitive, agreement = self._answered(request, may)
         secret = any(isinstance(item, UserIdentityNegotiation) for item in primitive.user_information)
-        if not secret and len(request) <= _LONGEST_REMEMBERED:
+        changing = self._held is not None and any(context.as_scu for context in agreement.contexts.values())
+        if not secret and not changing and len(request) <= _LONGEST_REMEMBERED:
             with self._lock:
                 self._remembered[key] = agreement
                 if len(self._remembered) > _REMEMBERED:
@@ -164,11 +168,11 @@ class Negotiator:
             if isinstance(item, SCP_SCU_RoleSelectionNegotiation)
         }
         # Who may not store still gets contexts in which we send to it: the sub-operations of a C-GET (PS3.4 C.4.3).
-        takers = {str(uid) for uid, (_, scp_role) in roles.items() if scp_role and "retrieve" in may}
+        takers = frozenset(str(uid) for uid, (_, scp_role) in roles.items() if scp_role and "retrieve" in may)
         storage = self._storage if "store" in may else self._storage & takers
         rights = {uid for uid, right in self._by_right.items() if right in may}
         allowed = {VERIFICATION, *self._services, *rights, *storage}
-        supported = [self._supported_context(uid, may) for uid in sorted(asked & allowed)]
+        supported = [self._for_sending(uid, may, takers) for uid in sorted(asked & allowed)]
         results, role_items = negotiate_as_acceptor(request.presentation_context_definition_list, supported, roles)
         accepted = {
             context.context_id: Context(
@@ -186,6 +190,16 @@ class Negotiator:
         }
         answer = self._answer(request, results, [*role_items, *_extended_items(extended)])
         return Agreement(answer, accepted, request.maximum_length_received or 0, extended)
+
+    def _for_sending(self, abstract_syntax: str, may: frozenset[str], takers: frozenset[str]) -> PresentationContext:
+        """The supported context; where we may have to send in it, what we hold is chosen before what we would like to get."""
+        context = self._supported_context(abstract_syntax, may)
+        held = self._held(abstract_syntax) if self._held is not None and abstract_syntax in self._storage & takers else ()
+        if not held:
+            return context
+        own = build_context(abstract_syntax, list(dict.fromkeys([*held, *self._transfer_syntaxes])))
+        own.scu_role, own.scp_role = context.scu_role, context.scp_role
+        return own
 
     def _supported_context(self, abstract_syntax: str, may: frozenset[str]) -> PresentationContext:
         """Built once for each class and only read afterwards: each takes pynetdicom 0.4 ms to build."""

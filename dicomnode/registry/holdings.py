@@ -23,6 +23,7 @@ from dicomnode.registry.tables import AuditRow, Instance, Series, Study
 type_match = tuple[Any, dict[str, str]]
 """Where to go on behind it (`after`), and its attributes: keyword → text."""
 
+_NEWEST = 5000  # instances that stand for all
 _STUDY, _RETRIEVED = "study", "retrieved"  # of audit rows
 _MOST_UIDS = 500  # in one IN (…); of a longer list the caller compares
 
@@ -88,6 +89,19 @@ class Holdings:
         statement = _joined(Instance.sop_class_uid, Instance.transfer_syntax_uid).where(_offered(), *_exactly(narrowing))
         with self._database.read() as session:
             return [(row[0], row[1]) for row in session.execute(statement.distinct())]
+
+    def syntaxes(self) -> dict[str, list[str]]:
+        """SOP class → the transfer syntaxes of what came last, the commonest first."""
+        newest = (
+            select(Instance.sop_class_uid, Instance.transfer_syntax_uid).order_by(Instance.id.desc()).limit(_NEWEST).subquery()
+        )
+        kind = (newest.c.sop_class_uid, newest.c.transfer_syntax_uid)
+        counted = select(*kind).group_by(*kind).order_by(func.count().desc(), newest.c.transfer_syntax_uid)
+        found: dict[str, list[str]] = defaultdict(list)
+        with self._database.read() as session:
+            for sop_class, syntax in session.execute(counted):
+                found[sop_class].append(syntax)
+        return found
 
     def objects(self, ids: Sequence[int]) -> dict[int, HeldObject]:
         """Of these ids (500 at most) those that have a row, as they are now."""

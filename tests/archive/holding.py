@@ -152,7 +152,9 @@ class Holding:
             hold(association)
             return _final(list(association.send_c_move(asked, destination, MOVE)))
 
-    def got(self, asked: Dataset, kinds: Sequence[tuple[str, str]], *, model: str = "study") -> tuple[dict[str, bytes], Final]:
+    def got(
+        self, asked: Dataset, kinds: Sequence[tuple[str, str | Sequence[str]]], *, model: str = "study"
+    ) -> tuple[dict[str, bytes], Final]:
         """What a C-GET brought, by SOP Instance UID, and how it ended. kinds: (SOP class, transfer syntax) that we take."""
         brought: dict[str, bytes] = {}
 
@@ -161,7 +163,10 @@ class Holding:
             return 0x0000
 
         uid = GET_MODELS[model]
-        contexts = [(uid, UNCOMPRESSED), *((sop_class, (syntax,)) for sop_class, syntax in kinds)]
+        contexts = [
+            (uid, UNCOMPRESSED),
+            *((sop_class, (syntax,) if isinstance(syntax, str) else syntax) for sop_class, syntax in kinds),
+        ]
         roles = [build_role(sop_class, scp_role=True) for sop_class in dict.fromkeys(sop_class for sop_class, _ in kinds)]
         with associate(
             local_peer(self.port), "VIEWER", contexts, roles=roles, handlers=[(evt.EVT_C_STORE, take)]

@@ -169,3 +169,17 @@ def test_a_database_server_answers_alike(postgresql: PostgreSQL, tmp_path: Path)
         assert [one.NumberOfSeriesRelatedInstances for one in series] == [2]
     finally:
         holding.stop()
+
+
+def test_who_had_what_is_told_by_status_and_explain(holding: Holding) -> None:
+    holding.take(*images("1.2.1"), *images("1.2.2", 1))
+    assert holding.registry.status_counts()["counts"]["retrievals"] == 0  # type: ignore[index]
+    holding.found("STUDY", StudyInstanceUID="1.2.1")
+    path = holding.store.absolute(holding.reception.known(ALL[0]).path)
+    path.write_bytes(path.read_bytes()[:-2])
+    holding.got(identifier("STUDY", StudyInstanceUID=["1.2.1", "1.2.2"]), [(CT, ELE)])
+    assert holding.registry.status_counts()["counts"]["retrievals"] == 2  # type: ignore[index]
+    (told,) = holding.registry.explain("1.2.1")["retrievals"]  # type: ignore[attr-defined]
+    assert (told["peer"], told["what"]) == ("loopback", "1 of 2 instances by C-GET")
+    (told,) = holding.registry.explain("1.2.2")["retrievals"]  # type: ignore[attr-defined]
+    assert told["what"] == "1 of 1 instances by C-GET"

@@ -125,6 +125,9 @@ def test_a_c_get_gives_compressed_images_as_they_are_and_converts_only_what_is_n
     got, final = holding.got(wanted, [(CT, ELE)])
     (data_set,) = got.values()
     assert (final.status, data_set) == (0x0000, data_set_of(saved(implicit, tmp_path, ELE)))
+    several = (ELE, "1.2.840.10008.1.2.4.70", str(one.file_meta.TransferSyntaxUID))
+    got, final = holding.got(identifier("STUDY", StudyInstanceUID=one.StudyInstanceUID), [(CT, several)])
+    assert (final.status, got) == (0x0000, {str(one.SOPInstanceUID): data_set_of(compressed)}), "of several what is here"
     _, final = holding.got(identifier("STUDY", StudyInstanceUID=one.StudyInstanceUID), [(CT, ELE)])
     assert (final.status, final.failed, final.failed_uids) == (0xA702, 1, [str(one.SOPInstanceUID)])
 
