@@ -1,7 +1,7 @@
 """What a node asks its rows for all day long."""
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from dicomnode.domain.routes import Route
@@ -23,6 +23,7 @@ def looks(registry: Registry, folder: Path, now: datetime) -> Mapping[str, Calla
     facts = {ROUTE.pipeline: PipelineFacts(ROUTE.pipeline)}
     return {
         "status": registry.status_counts,
+        "alarms": lambda: registry.alarms.standing(queue_longer_than=timedelta(hours=1), failed_within=timedelta(days=7)),
         "studies": registry.studies,
         "explain": lambda: registry.explain("S5000"),
         "completeness": lambda: sweep(registry, (ROUTE,), now, pipelines=facts),

@@ -26,6 +26,17 @@ class AlarmKind(StrEnum):
     JOB_FAILED = "job_failed"
 
 
+# Seen by one machine alone; where several share the rows, their subject ends with "@" and the node's name.
+OF_A_MACHINE = frozenset(
+    {
+        AlarmKind.DATABASE_UNREACHABLE,
+        AlarmKind.DISK_FULL,
+        AlarmKind.DISK_LOW,
+        AlarmKind.ROLE_DOWN,
+        AlarmKind.CERTIFICATE_UNUSABLE,
+        AlarmKind.CERTIFICATE_ENDS,
+    }
+)
 # Kind → (when it stands, subject, what to do). {subject} is the alarm's.
 _TABLE: dict[AlarmKind, tuple[str, str, str]] = {
     AlarmKind.DATABASE_UNREACHABLE: (

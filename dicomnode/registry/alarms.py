@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, String, and_, delete, func, insert, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from dicomnode.domain.alarms import Alarm, AlarmKind
+from dicomnode.domain.alarms import OF_A_MACHINE, Alarm, AlarmKind
 from dicomnode.domain.clock import type_clock
 from dicomnode.domain.states import DeliveryState, JobState
 from dicomnode.registry.damage import HOLD_REASON
@@ -62,11 +62,15 @@ class Alarms:
         with self._database.read() as session:
             return {(row.kind, row.subject): row.since for row in session.scalars(select(AlarmRow))}
 
-    def keep(self, standing: Iterable[Alarm]) -> tuple[list[type_name], list[type_name]]:
-        """These stand now and no others; names of those that are new, and of those that went."""
+    def keep(self, standing: Iterable[Alarm], node: str = "") -> tuple[list[type_name], list[type_name]]:
+        """These stand now and no others; names of those that are new, and of those that went.
+
+        node: who looks, where several share the rows: what another one sees of its own machine stays.
+        """
         now, alarms = self._clock(), {(one.kind.value, one.subject): one for one in standing}
         with self._database.read() as session:
-            known = {(row.kind, row.subject): row.count for row in session.scalars(select(AlarmRow))}
+            rows = session.scalars(select(AlarmRow)).all()
+            known = {(row.kind, row.subject): row.count for row in rows if _is_seen_by(node, row)}
         raised, cleared = [name for name in alarms if name not in known], [name for name in known if name not in alarms]
         changed = [name for name, one in alarms.items() if name in known and known[name] != one.count]
         if raised or cleared or changed:
@@ -81,6 +85,10 @@ class Alarms:
                     session.execute(delete(AlarmRow).where(*_named((kind, subject))))  # another node's sweep may be as quick
                     session.execute(insert(AlarmRow).values(row))
         return raised, cleared
+
+
+def _is_seen_by(node: str, row: AlarmRow) -> bool:
+    return not node or row.kind not in OF_A_MACHINE or row.subject.endswith(f"@{node}")
 
 
 def _named(name: type_name) -> tuple[ColumnElement[bool], ColumnElement[bool]]:

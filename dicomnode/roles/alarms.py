@@ -40,7 +40,10 @@ def standing(settings: Settings, registry: Registry, now: datetime, *, space: ty
 
 def of_this_machine(settings: Settings, *, space: type_space | None = None) -> list[Alarm]:
     """What is to be said without a database."""
-    return [*_disk(settings, space or _space), *_certificate(settings), *_roles(settings)]
+    found = [*_disk(settings, space or _space), *_certificate(settings), *_roles(settings)]
+    if not wiring.shares_database(settings):
+        return found
+    return [replace(one, subject=f"{one.subject}@{settings.node_name}") for one in found]
 
 
 def without_database(settings: Settings, error: UnreachableError) -> list[Alarm]:
@@ -58,7 +61,8 @@ class AlarmWatch:
         """One look."""
         alarms = standing(self._settings, self._registry, now)
         counts = {(one.kind.value, one.subject): one.count for one in alarms}
-        raised, cleared = self._registry.alarms.keep(alarms)
+        node = self._settings.node_name if wiring.shares_database(self._settings) else ""
+        raised, cleared = self._registry.alarms.keep(alarms, node)
         for name in raised:
             _log.error("alarm", kind=name[0], how=name[1], count=counts[name])
         for kind, subject in cleared:

@@ -123,3 +123,13 @@ def test_what_comes_and_what_goes_is_told_once_and_its_time_outlives_a_restart(
     assert after_a_restart.alarms.known_since() == {("disk_full", "data_dir"): START + timedelta(seconds=60)}
     assert after_a_restart.alarms.keep([]) == ([], [("disk_full", "data_dir")])
     after_a_restart.close()
+
+
+def test_of_several_nodes_on_one_database_each_clears_only_what_it_sees_of_its_own_machine(registry: Registry) -> None:
+    here, there = Alarm(AlarmKind.DISK_LOW, "data_dir@one"), Alarm(AlarmKind.DISK_LOW, "data_dir@two")
+    both = Alarm(AlarmKind.JOB_FAILED, "J1")
+    assert registry.alarms.keep([here, both], "one")[0] == [("disk_low", "data_dir@one"), ("job_failed", "J1")]
+    assert registry.alarms.keep([there, both], "two") == ([("disk_low", "data_dir@two")], [])
+    assert registry.alarms.keep([there], "two") == ([], [("job_failed", "J1")])
+    assert set(registry.alarms.known_since()) == {("disk_low", "data_dir@one"), ("disk_low", "data_dir@two")}
+    assert registry.alarms.keep([], "one") == ([], [("disk_low", "data_dir@one")])
