@@ -1,5 +1,6 @@
 """Incoming associations: noted without a sync of their own, for many of them bring one image each."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import bindparam, insert, update
@@ -32,11 +33,16 @@ class Associations:
 
     def ended(self, key: str, how: str, now: datetime) -> None:
         """Note how an association ended; the first word counts."""
-        row_id = keys.row_id(key, "A")
+        self.all_ended([(key, how, now)])
+
+    def all_ended(self, ends: Sequence[tuple[str, str, datetime]]) -> None:
+        """The same of many (key, how, when), in one transaction."""
+        rows = [{"of": keys.row_id(key, "A"), "now": when, "as": how} for key, how, when in ends]
 
         def note(unit: Unit) -> None:
             _, ended = self._for(unit.dialect)
-            ended.run(unit.cursor, {"of": row_id, "now": now, "as": how})
+            for row in rows:
+                ended.run(unit.cursor, row)
 
         self._database.keep(note, relaxed=True)
 
