@@ -23,7 +23,9 @@ _PROVEN_GRACE_S = 2.0
 _STALLED_BYTES_PER_S = 1000.0
 _WINDOW_S = 2.0
 _HURRIED_WINDOW_S = 0.5
-
+# Of who has brought instances, over so long: no network that still carries anything is silent for it, and else who stores one
+# object and stalls in the next would keep his place for the whole network timeout.
+_PROVEN_WINDOW_S = 15.0
 
 _USELESS_PART = 3  # those who only held their places share a third of them
 _WEIGHT_OF_ONE = 0.2
@@ -89,14 +91,15 @@ class _Place:
         if occupant.doing is Doing.IDLE:
             grace_s = _PROVEN_GRACE_S if occupant.instances or merited else 0.0 if hurried else _NEW_GRACE_S
             return now - occupant.last_active >= grace_s
-        window_s = _HURRIED_WINDOW_S if hurried and not merited else _WINDOW_S
-        return not occupant.instances and self._stalled(now, window_s)
+        if occupant.instances:
+            return self._stalled(now, _PROVEN_WINDOW_S, _PROVEN_WINDOW_S)
+        return self._stalled(now, _HURRIED_WINDOW_S if hurried and not merited else _WINDOW_S, _WINDOW_S)
 
-    def _stalled(self, now: float, window_s: float) -> bool:
+    def _stalled(self, now: float, window_s: float, longest_s: float) -> bool:
         age, received = now - self.measured_at, self.occupant.received_bytes - self.measured_bytes
-        if window_s <= age < 2 * _WINDOW_S and received < _STALLED_BYTES_PER_S * age:
+        if window_s <= age < 2 * longest_s and received < _STALLED_BYTES_PER_S * age:
             return True
-        if age >= _WINDOW_S:  # it was fast enough, or nobody has asked for long: measured anew
+        if age >= longest_s:  # it was fast enough, or nobody has asked for long: measured anew
             self.measured_at, self.measured_bytes = now, self.occupant.received_bytes
         return False
 

@@ -89,11 +89,33 @@ def test_who_dribbles_its_first_data_set_loses_its_place_after_two_seconds_of_ot
     assert clock.now >= 102.0
 
 
-def test_an_established_sender_that_stalls_in_its_second_object_is_left_to_the_minimum_rate() -> None:
+def test_an_established_sender_that_stalls_in_its_second_object_keeps_its_place_for_fifteen_seconds() -> None:
     stalled = Association(doing=Doing.RECEIVING, instances=1)
     places, clock = full_house(stalled)
-    for _ in range(100):
+    for _ in range(149):
         clock.now += 0.1
+        assert not places.make_room("10.0.0.9")
+    clock.now += 0.2
+    assert places.make_room("10.0.0.9")
+    assert stalled.ended
+
+
+def test_who_comes_again_every_ten_seconds_gets_the_place_of_an_established_sender_that_stalls() -> None:
+    stalled = Association(doing=Doing.RECEIVING, instances=1)
+    places, clock = full_house(stalled)
+    for asked_at in (100.0, 103.9, 110.0, 113.9):  # what came before the first question does not count
+        clock.now = asked_at
+        assert not places.make_room("10.0.0.9")
+    clock.now = 120.0
+    assert places.make_room("10.0.0.9")
+
+
+def test_an_established_sender_on_a_slow_line_keeps_its_place_for_as_long_as_it_sends() -> None:
+    slow = Association(doing=Doing.RECEIVING, instances=1)
+    places, clock = full_house(slow)
+    for _ in range(600):
+        clock.now += 0.1
+        slow.received_bytes += 110
         assert not places.make_room("10.0.0.9")
 
 
