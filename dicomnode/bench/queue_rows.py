@@ -68,13 +68,14 @@ def _results(number: int, at: datetime) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _deliveries(number: int, at: datetime) -> list[dict[str, Any]]:
+def _deliveries(number: int, at: datetime, until: datetime) -> list[dict[str, Any]]:
     # The last thousand wait: their PACS is away.
     state = "waiting" if number > STUDIES - 1000 else "confirmed"
     return [
         {
             "result_id": number * 3 + order, "job_id": number, "destination": "pacs", "state": state, "attempt": 1,
-            "starts": 1, "worker": "", "not_before": at + timedelta(days=365), "created_at": at, "last_error": "", "proof": "",
+            "starts": 1, "worker": "", "not_before": until + timedelta(hours=12), "created_at": at,
+            "last_error": "", "proof": "",
         }
         for order in range(3)
     ]  # fmt: skip
@@ -110,7 +111,7 @@ def fill(database: Database, until: datetime) -> None:
         rows.setdefault(Instance, []).extend(_instances(number, at))
         rows.setdefault(Job, []).append(_job(number, at))
         rows.setdefault(Result, []).extend(_results(number, at))
-        rows.setdefault(Delivery, []).extend(_deliveries(number, at))
+        rows.setdefault(Delivery, []).extend(_deliveries(number, at, until))
         for kind, row in _others(number, at):
             rows.setdefault(kind, []).append(row)
     _keep(database, rows)

@@ -10,6 +10,7 @@ from dicomnode.domain.received import Received
 from dicomnode.domain.results import ResultObject
 from dicomnode.domain.states import JobEvent
 from dicomnode.registry import (
+    clock_jumps,
     conflicts,
     damage,
     finishing,
@@ -318,6 +319,7 @@ class Registry(Answers, Outgoing):
                 ended_before = since or now
                 changed = queue.requeue_lost(session, ended_before, now)
                 changed += outbox.requeue_lost(session, ended_before, now, reason=lost)
+                clock_jumps.bring_back(session, now)
         except DatabaseUnreachable:
             self._away_since = since or now
             raise

@@ -1,6 +1,7 @@
 """A PACS that is gone for days, a clock that jumps, one dead destination beside a living one, a warning that stays visible."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from pynetdicom import AE, evt
@@ -9,8 +10,9 @@ from pynetdicom.sop_class import Verification
 from dicomnode.delivery import DeliveryPolicy
 from dicomnode.domain.results import ResultKind
 from dicomnode.domain.states import DeliveryEvent
-from tests.delivery.outbox import SOP_CLASSES, Outbox, dicom_destination, folder_destination
+from tests.delivery.outbox import QUICK, SOP_CLASSES, Outbox, dicom_destination, folder_destination
 from tests.peers.dcmtk import StoreScp
+from tests.peers.line import Line
 from tests.peers.orthanc import Orthanc
 from tests.peers.waiting import free_port, wait_until
 
@@ -98,3 +100,23 @@ def test_a_warning_counts_as_delivered_and_stays_visible_when_it_is_proved(outbo
     finally:
         server.shutdown()
     assert len(listed) == 1
+
+
+def test_an_answer_that_is_lost_on_a_half_open_link_is_not_waited_for_and_the_object_is_there_once(
+    outbox: Outbox, store_scp: Callable[..., StoreScp]
+) -> None:
+    """The object gets through and nothing comes back, no FIN either: the outcome is unknown, so the same UID goes again."""
+    archive = store_scp(ae_title="ARCHIVE")
+    (result,) = outbox.finish_a_job("archive", kinds=[ResultKind.SC])
+    with Line(archive.port) as line:
+        impatient = replace(QUICK, lease_s=2.0, first_pause_s=60.0, longest_pause_s=60.0)
+        deliverer = outbox.deliverer(dicom_destination("archive", "ARCHIVE", line.port), policy=impatient)
+        line.mute_at(result.sop_instance_uid.encode())
+        assert deliverer.run_once() == 1
+        (delivery,) = outbox.deliveries()
+        assert (delivery["state"], delivery["attempts"]) == ("waiting", 1)
+        line.revive()
+        outbox.clock.advance(minutes=1)
+        outbox.work_until(deliverer, "sent")
+    assert archive.requests() == 2
+    assert archive.sop_instance_uids() == [result.sop_instance_uid]

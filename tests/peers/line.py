@@ -15,6 +15,7 @@ class Line:
         self.port: int = self._listening.getsockname()[1]
         self._ends: list[socket.socket] = []
         self._words: list[bytes] = []
+        self._mute_at = b""
         self._dead = threading.Event()
         self.cuts = 0
         threading.Thread(target=self._accept, daemon=True).start()
@@ -30,12 +31,17 @@ class Line:
         """Once clients have said these, one after the other, and the last was answered, all connections are cut: no answer."""
         self._words += words
 
+    def mute_at(self, word: bytes) -> None:
+        """Once a client has said this, nothing comes back to it any more; what it says still gets through."""
+        self._mute_at = word
+
     def deaden(self) -> None:
         """From now on nothing gets through, on connections old and new, and nobody is told: no FIN, no RST."""
         self._dead.set()
 
     def revive(self) -> None:
         """New connections get through again; the old ones stay dead."""
+        self._mute_at = b""
         self._dead.clear()
 
     def _accept(self) -> None:
@@ -51,15 +57,21 @@ class Line:
                     near.close()
                     continue
                 self._ends += [near, far]
-                said = threading.Event()
+                said, mute = threading.Event(), threading.Event()
                 for source, sink, listens in ((near, far, True), (far, near, False)):
-                    threading.Thread(target=self._forward, args=(source, sink, said, listens), daemon=True).start()
+                    threading.Thread(target=self._forward, args=(source, sink, said, mute, listens), daemon=True).start()
 
-    def _forward(self, source: socket.socket, sink: socket.socket, said: threading.Event, listens: bool) -> None:
+    def _forward(
+        self, source: socket.socket, sink: socket.socket, said: threading.Event, mute: threading.Event, listens: bool
+    ) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
                 if self._dead.is_set():
-                    said.wait()  # for ever: this connection is dead
+                    return  # without a word to either end
+                if listens and self._mute_at and self._mute_at in data:
+                    mute.set()
+                if mute.is_set() and not listens:
+                    return
                 if listens and self._words and self._words[0] in data:
                     self._words.pop(0)
                     if not self._words:
