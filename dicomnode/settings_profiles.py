@@ -47,6 +47,7 @@ class ProfileSettings(BaseModel):
     over_limit: OverLimit | None = None
     keep_empty_frames: bool | None = None
     without_frame_of_reference: WithoutFrameOfReference | None = None
+    seg_on_projections: bool | None = None
     sr_form: SrForm | None = None
     sr_class: SrClass | None = None
     library_images: Annotated[int, Field(ge=0, le=10000)] | None = None

@@ -103,6 +103,7 @@ folders = []                       # searched before those that `dicomnode pipel
 # over_limit = "split"             # more: split (several objects), leave-out (none, and the report says so)
 # keep_empty_frames = false
 # without_frame_of_reference = "derivation"            # frames name their images; or derived, leave-out
+# seg_on_projections = true        # false: radiographs get none (OHIF shows a black page), and the report says so
 # sr_form = "clean"                # or ohif: outlines under every number, names of its drawing tools
 # sr_class = "comprehensive-3d"    # or comprehensive
 # library_images = 32              # the report lists all images of the series up to so many, else the key images

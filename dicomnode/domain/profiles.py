@@ -97,6 +97,7 @@ class Profile:
     """Which objects a destination gets, in which form.
 
     kinds: in any order; what the route does not ask for is not made. max_segments, max_frames: of one segmentation instance.
+    seg_on_projections: whether radiographs get a segmentation; else the report says that none is shown.
     library_images: most images in the report's image library (TID 1600); key images come first.
     fallbacks: at most one a kind, for classes that the destination refuses in negotiation or by status 0122.
     rejection_note: code of PS3.16 CID 7011 under which results that a newer version replaced are withdrawn there; "": they are
@@ -111,6 +112,7 @@ class Profile:
     over_limit: OverLimit = OverLimit.SPLIT
     keep_empty_frames: bool = False
     without_frame_of_reference: WithoutFrameOfReference = WithoutFrameOfReference.DERIVATION
+    seg_on_projections: bool = True
     sr_form: SrForm = SrForm.CLEAN
     sr_class: SrClass = SrClass.COMPREHENSIVE_3D
     library_images: int = 32
@@ -143,7 +145,8 @@ class Profile:
 SHIPPED: Mapping[str, Profile] = {
     profile.name: profile
     for profile in (
-        Profile("ohif", sr_form=SrForm.OHIF),
+        # OHIF 3.13 opens a segmentation of a radiograph with a black page; its report and captures carry the outlines.
+        Profile("ohif", sr_form=SrForm.OHIF, seg_on_projections=False),
         Profile("archive", fallbacks=(Fallback(ResultKind.SR, SrClass.COMPREHENSIVE),)),
         Profile("sc-only", kinds=(ResultKind.SC,)),
         Profile("fhir", kinds=(ResultKind.FHIR,)),

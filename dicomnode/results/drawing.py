@@ -148,6 +148,7 @@ def draw_color_bar(picture: Image.Image, name: str, lowest: float, highest: floa
     ramp = Image.fromarray(heat_colors()[::-1][:, None, :]).resize((bar_width, bar_height))
     picture.paste(ramp, (left, top))
     ImageDraw.Draw(picture).rectangle((left - 1, top - 1, left + bar_width, top + bar_height), outline=GREY)
-    draw_text(picture, (left + bar_width + 5, top), f"{highest:.3g}", size, anchor="lt")
-    draw_text(picture, (left + bar_width + 5, top + bar_height), f"{lowest:.3g}", size, anchor="lb")
-    draw_text(picture, (left + bar_width, top + bar_height + 6), name, size, GREY, "rt")
+    gap = size * 0.4
+    draw_text(picture, (left + bar_width + gap, top), f"{highest:.3g}", size, anchor="lt")
+    draw_text(picture, (left + bar_width + gap, top + bar_height), f"{lowest:.3g}", size, anchor="lb")
+    draw_text(picture, (left + bar_width, top - gap), name, size, GREY, "rb")

@@ -25,6 +25,7 @@ THUMBNAIL, LARGE_THUMBNAIL = 292, 390
 MARGIN = 0.04
 LOWEST_ORGAN, LOWEST_WARNING = 880, 890
 MOST_ROWS = 5
+FOOTER = 906  # its two lines end above the window and the image number that viewers write into the corners
 COLUMN_PLACES = (0, 206, 300, 390, 600, 690, 810)
 
 
@@ -237,7 +238,7 @@ def _organs(page: Page, image: Volume | Image2D, findings: Findings) -> None:
 
 
 def _footer(page: Page, findings: Findings, text: PageText) -> None:
-    page.y = max(page.y, 930)
+    page.y = max(page.y, FOOTER)
     model = findings.model
     maker = f", {model.manufacturer}" if model.manufacturer else ""
     if text.overlays:

@@ -71,7 +71,7 @@ def make_summary(context: Context, findings: Findings, image: Volume | Image2D) 
         title=f"AI result: {context.model.name} {context.model.version}{_version(context)}",
         notice=context.notice,
         image_numbers=[sources.instance_number(index) for index in range(slices)],
-        overlays=_count(len(slices_to_show(findings, slices)), len(slices_with_findings(findings, slices))),
+        overlays=_count(image, len(slices_to_show(findings, slices)), len(slices_with_findings(findings, slices))),
         identity=identity_line(context) if context.request.draw_identity else "",
     )
     key_slices = key_slices_of(findings, slices) or [slices // 2]
@@ -103,8 +103,10 @@ def _overlays(context: Context, findings: Findings, image: Volume | Image2D) -> 
     return made
 
 
-def _count(shown: int, with_findings: int) -> str:
-    return f"Overlays: {shown} of {with_findings} slices with findings." if shown else ""
+def _count(image: Volume | Image2D, shown: int, with_findings: int) -> str:
+    if not shown:
+        return ""
+    return f"Overlays: {shown} of {with_findings} {'slices' if isinstance(image, Volume) else 'images'} with findings."
 
 
 def identity_line(context: Context) -> str:

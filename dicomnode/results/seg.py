@@ -11,12 +11,15 @@ from typing import Any
 import highdicom as hd
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as DicomSequence
 from pydicom.sr.coding import Code as DicomCode
 from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.valuerep import DSfloat
 
 from dicomnode.domain.equipment import MANUFACTURER, MODEL_NAME
 from dicomnode.domain.findings import Code, Findings, LabelMap, Segment
-from dicomnode.domain.imaging import Image2D, Volume
+from dicomnode.domain.imaging import Image2D, SpacingOrigin, Volume
 from dicomnode.domain.profiles import ResultKind, SegForm, WithoutFrameOfReference
 from dicomnode.results import equipment
 from dicomnode.results.context import Context
@@ -67,11 +70,23 @@ def _instance(context: Context, part: type_part, image: Volume | Image2D, number
         lean_on_source_images(dataset)
     dataset.SeriesDescription = context.description("SEG")
     copy_body_part(dataset, context.sources)
+    if not isinstance(image, Volume):
+        _say_pixel_measures(dataset, image)
     if "FrameOfReferenceUID" not in dataset:
         # Type 2C where frames have no position of their own (PS3.3 C.7.6.1).
         dataset.PatientOrientation = patient_orientation(image, context.sources.headers[0])
     restore_identity(dataset, context.sources, context.profile.character_set)
     return dataset
+
+
+def _say_pixel_measures(dataset: Any, image: Image2D) -> None:
+    """Where the spacing is the patient's: at a detector all is magnified. highdicom leaves the group out without a frame of
+    reference.
+    """
+    if image.pixel_spacing_mm is not None and image.spacing_origin is SpacingOrigin.CALIBRATED:
+        measures = Dataset()
+        measures.PixelSpacing = [DSfloat(value, auto_format=True) for value in image.pixel_spacing_mm]
+        dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = DicomSequence([measures])
 
 
 def _make_fractional(dataset: Any) -> None:

@@ -48,6 +48,8 @@ def plan(context: Context, findings: Findings, image: Volume | Image2D) -> SegPl
     if not shown or ResultKind.SEG not in context.kinds:
         return SegPlan(())
     nothing = f"Segmentation: 0 of {len(shown)} segments shown"
+    if not isinstance(image, Volume) and not profile.seg_on_projections:
+        return SegPlan((), f"{nothing}: the destination's viewer shows none over a projection image.")
     without = isinstance(image, Volume) and not context.sources.received_frames_of_reference
     if without and profile.without_frame_of_reference is WithoutFrameOfReference.LEAVE_OUT:
         return SegPlan((), f"{nothing}, for the images have no frame of reference.")

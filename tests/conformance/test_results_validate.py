@@ -239,7 +239,10 @@ def test_results_of_projection_images_are_valid(test_data: Path, tmp_path: Path,
     segment = Segment(1, "Opacity", ABNORMAL, NODULE, (255, 0, 0), 0.0, int(labels.sum()))
     statement = small_findings(volume_of(small_series(tmp_path / "ct", slices=3)), nodules=0).classifications
     findings = Findings(MODEL, (LabelMap("opacity", read_only(labels), (segment,)),), classifications=statement)
-    assert_valid(built(findings, image, [path], tmp_path / "results"))
+    both = tuple(SHIPPED[profile].without_fallbacks() for profile in ("ohif", "archive"))
+    objects = built(findings, image, [path], tmp_path / "results", profiles=both)
+    assert [one.profiles for one in objects if one.kind == "SEG"] == [("archive",)]
+    assert_valid(objects)
 
 
 REPORT_IN_DOCS = Path(__file__).parents[2] / "docs" / "report.txt"

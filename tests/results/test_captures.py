@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dicomnode.domain.imaging import HeaderSummary
+from dicomnode.domain.findings import Box, Findings
+from dicomnode.domain.imaging import FrameRef, HeaderSummary, Image2D, SpacingOrigin
 from dicomnode.domain.profiles import DEFAULT_KINDS, Profile, ResultKind, ScForm, TextPosition
 from dicomnode.results import picture, save_pictures
-from dicomnode.results.drawing import text_size
+from dicomnode.results.drawing import AMBER, text_size
 from dicomnode.results.pictures import slices_to_show, slices_with_findings
 from dicomnode.results.slices import Look, sides_of, slice_picture, window_of, windowed
-from tests.results.cases import ball, findings_of, request_for, small_findings, small_series, volume_of, with_everything
+from tests.results.cases import MODEL, ball, findings_of, request_for, small_findings, small_series, volume_of, with_everything
 from tests.results.conftest import Case, make_case
 
 
@@ -266,7 +267,6 @@ def test_text_at_the_top_keeps_out_of_the_viewer_s_bar_too(case: Case) -> None:
 
 
 def test_a_projection_shows_its_sides_by_patient_orientation(case: Case) -> None:
-    from dicomnode.domain.imaging import FrameRef, Image2D, SpacingOrigin
     from dicomnode.results.slices import sides_shown
 
     pixels = np.zeros((8, 8), np.uint16)
@@ -274,3 +274,36 @@ def test_a_projection_shows_its_sides_by_patient_orientation(case: Case) -> None
     assert sides_shown(image, ("L", "F")) == ("R", "L")
     assert sides_shown(image, ("A", "F")) == ("P", "A")
     assert sides_shown(image, ()) is None
+
+
+def flat_radiograph(side: int) -> tuple[Image2D, Findings]:
+    """One grey, a box in the middle of it."""
+    pixels = np.full((side, side), 100, np.uint16)
+    headers = HeaderSummary("DX", window_center=100, window_width=400)
+    image = Image2D(pixels, None, SpacingOrigin.NONE, FrameRef("1.2", "1.3"), headers, "1.4", "1.5")
+    box = Box("Opacity", (0, side // 4, side // 4), (1, side * 3 // 4, side * 3 // 4), 0.7)
+    return image, Findings(MODEL, boxes=(box,))
+
+
+def proportions(side: int) -> tuple[float, float, float]:
+    """Width of the box's line, height of the notice's capitals and of the side's letter, as shares of the picture's side."""
+    image, findings = flat_radiograph(side)
+    look = Look(notice="HHHHH", orientation=("L", "F"), names=False)
+    drawn = np.asarray(slice_picture(image, findings, 0, look)).astype(int)
+    assert drawn.shape[:2] == (side, side)
+    amber = np.abs(drawn - AMBER).max(axis=2) < 60
+    line = np.count_nonzero(amber[int(side * 0.35), : side // 2])
+    notice = np.flatnonzero(amber[int(side * 0.8) :].any(axis=1))
+    white = (drawn[int(side * 0.4) : int(side * 0.6), : side // 10] > 200).all(axis=2)
+    letter = np.flatnonzero(white.any(axis=1))
+    return line / side, (np.ptp(notice) + 1) / side, (np.ptp(letter) + 1) / side
+
+
+def test_text_and_lines_are_as_large_a_share_of_a_capture_of_2048_pixels_as_of_one_of_512() -> None:
+    line, text, letter = proportions(512)
+    assert 0.0019 < line < 0.006  # a pixel or two and a half of 512
+    assert text > 0.016  # capitals of 8 pixels of 512: what is read at arm's length when the picture fills the screen
+    assert letter > 0.024
+    for side in (1024, 2048):
+        assert proportions(side)[0] == pytest.approx(line, rel=0.5)  # whole pixels: 1.5 of 512 are 1 or 2
+        assert proportions(side)[1:] == pytest.approx((text, letter), rel=0.15)

@@ -115,8 +115,12 @@ def test_a_segment_on_a_projection_has_an_area_and_an_outline_never_a_volume(
     tmp_path: Path, spacing: list[float] | None, value: float, unit: str
 ) -> None:
     path, image = radiograph(tmp_path / "dx", PixelSpacing=spacing)
-    (segmentation, report), _ = made_of(opacity(image), path, image, tmp_path / "results")
+    (segmentation, _), _ = made_of(opacity(image), path, image, tmp_path / "archive", "archive")
     assert segmentation.PatientOrientation == ["L", "F"]
+    measures = segmentation.SharedFunctionalGroupsSequence[0].get("PixelMeasuresSequence")
+    assert (None if measures is None else list(measures[0].PixelSpacing)) == spacing
+    (report,), _ = made_of(opacity(image), path, image, tmp_path / "results")
+    assert "Segmentation: 0 of 1 segments shown: the destination's viewer shows none over a projection image." in texts(report)
     (group,) = groups(report)
     (number,) = (item for item in group.ContentSequence if item.ValueType == "NUM")
     assert concept(number) == "42798000"
@@ -132,7 +136,7 @@ def test_a_segment_on_a_projection_has_an_area_and_an_outline_never_a_volume(
 def test_the_area_at_an_uncalibrated_detector_is_no_area_in_the_patient(tmp_path: Path) -> None:
     path, image = radiograph(tmp_path / "dx", PixelSpacing=None, ImagerPixelSpacing=[0.2, 0.2])
     image = replace(image, pixel_spacing_mm=(0.2, 0.2), spacing_origin=SpacingOrigin.DETECTOR)
-    (_, report), _ = made_of(opacity(image), path, image, tmp_path / "results")
+    (report,), _ = made_of(opacity(image), path, image, tmp_path / "results")
     assert any("no calibrated pixel spacing" in text for text in texts(report))
 
 

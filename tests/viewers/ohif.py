@@ -99,12 +99,27 @@ class Ohif:
         return np.asarray(Image.open(self.browser.screenshot(self.folder / "viewport.png", clip=box)).convert("RGB"))
 
     def wait_for_color(self, color: tuple[int, int, int], *, pixels: int, timeout_s: float = LONGEST_S) -> None:
-        """Until the viewport shows so many pixels of this colour (32 levels more or less)."""
+        """Until the viewport shows so many pixels of this colour (32 levels more or less), its frame and its icons left out."""
         wait_until(
-            lambda: int((np.abs(self.viewport().astype(int) - color).max(axis=2) <= COLOR_TOLERANCE).sum()) >= pixels,
-            timeout_s=timeout_s, every_s=0.5, what=f"{pixels} pixels of {color}",
+            lambda: self._count(color) >= pixels, timeout_s=timeout_s, every_s=0.5, what=f"{pixels} pixels of {color}"
         )  # fmt: skip
         self.check()
+
+    def _count(self, color: tuple[int, int, int]) -> int:
+        """OHIF frames the active viewport in a light blue that segments may have too."""
+        shown = self.viewport().astype(int)
+        inside = shown[shown.shape[0] // 10 : -(shown.shape[0] // 20), shown.shape[1] // 40 : -(shown.shape[1] // 20)]
+        return int((np.abs(inside - color).max(axis=2) <= COLOR_TOLERANCE).sum())
+
+    def open_segment(self, label: str) -> None:
+        """Clicks a segment in the panel: OHIF goes to the slice in its middle."""
+        self.browser.wait_for(f"""(() => {{
+            const one = [...document.querySelectorAll('span, div')].find(
+                it => it.children.length === 0 && it.textContent.trim() === {json.dumps(label)});
+            if (!one) return false;
+            one.click();
+            return true;
+        }})()""", timeout_s=LONGEST_S, what=f"the segment {label!r}")  # fmt: skip
 
     def check(self) -> None:
         """Raises PageError where the viewer broke."""
