@@ -3,7 +3,7 @@
 Rows hold the machine's time, which NTP or a hand may set by an hour in the middle of a series: taken at its word, half a study
 would be complete at once, or be waited for until the clock has caught up. So the times of rows only tell what changed since the
 last look; how long ago that was is counted by the monotonic clock. Silence before the first look proves nothing, for nobody
-could have been heard: the quiet period and the longest wait count from there (decision 4).
+could have been heard: the quiet period and the longest wait count from there (decisions 4 and 23).
 """
 
 import time
