@@ -63,21 +63,22 @@ def load_bundle(folder: Path, sidecar: Sidecar, device: torch.device, *, trusted
         lean: Any = leaned(network.eval())  # torch's stubs do not know memory_format on a module
         network = lean.to(device=device, memory_format=memory_format)
     return Bundle(
-        preprocessing=tuple(_flat(content["preprocessing"])),
+        preprocessing=tuple(flat(content["preprocessing"])),
         network=network,
         inferer=content["inferer"],
         device=device,
-        postprocessing=tuple(_flat(content.get("postprocessing") or ())),
+        postprocessing=tuple(flat(content.get("postprocessing") or ())),
         own_code=own_code,
     )
 
 
-def _flat(transforms: Any) -> Iterator[Any]:
+def flat(transforms: Any) -> Iterator[Any]:
+    """The single transforms of a bundle, in order, without those that read or write files."""
     if type(transforms) is monai.transforms.Compose:  # OneOf and its kind are Compose too, and choose
         transforms = transforms.transforms
     if isinstance(transforms, list | tuple):
         for inner in transforms:
-            yield from _flat(inner)
+            yield from flat(inner)
     elif not isinstance(transforms, _FILE_CLASSES):  # what a trusted bundle's own code made
         yield transforms
 

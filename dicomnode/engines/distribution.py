@@ -77,18 +77,13 @@ def network_features(image: Volume | Image2D, sidecar: Sidecar, bundle: "Bundle"
     """The mean of each channel at `layer`, the whole preprocessed image seen at once and small. Raises PipelineError."""
     import torch
 
-    from dicomnode.engines.memory import image_tensor, volume_grid, volumes_tensor
-    from dicomnode.engines.own_way import preprocess
+    from dicomnode.engines.own_way import preprocessed
 
-    if isinstance(image, Image2D):
-        item: dict[str, Any] = {sidecar.bundle.image_key: image_tensor(image, sidecar.bundle.image_channels)}
-    else:
-        item = {sidecar.bundle.image_key: volumes_tensor([image.pixels], volume_grid(image))}
-    prepared = torch.as_tensor(preprocess(bundle.preprocessing, item)[sidecar.bundle.image_key])[None].float()
+    prepared = preprocessed(image, sidecar.bundle, bundle.preprocessing)[None]
     sizes = [max(_DIVISOR, min(_LARGEST_SIDE, size // _DIVISOR * _DIVISOR)) for size in prepared.shape[2:]]
     mode = "trilinear" if len(sizes) == 3 else "bilinear"
     with torch.inference_mode(), listening(bundle.network, layer) as heard:
-        small = torch.nn.functional.interpolate(torch.as_tensor(prepared.numpy()), size=sizes, mode=mode, align_corners=False)
+        small = torch.nn.functional.interpolate(prepared, size=sizes, mode=mode, align_corners=False)
         bundle.network(small.to(bundle.device))
     if not heard:
         raise PipelineError(f"the network does not pass its layer {layer!r}", "name another layer in [distribution]")

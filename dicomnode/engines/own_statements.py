@@ -14,15 +14,21 @@ from dicomnode.engines.sidecar import ClassRule, Sidecar, StatementRules
 def statements(prediction: Any, sidecar: Sidecar) -> tuple[Classification, ...]:
     """Probabilities (channel,) or (channel, 1, …) as statements. Raises PipelineError for anything else."""
     rules = sidecar.statement or StatementRules(name=sidecar.title[:64])
+    probabilities = class_probabilities(prediction, sidecar)
+    if rules.exclusive:
+        return (_most_probable(probabilities, sidecar.classes, rules),)
+    return tuple(_present_or_not(probabilities[one.channel], one, rules) for one in sidecar.classes)
+
+
+def class_probabilities(prediction: Any, sidecar: Sidecar) -> list[float]:
+    """By channel, calibrated, of probabilities (channel,) or (channel, 1, …). Raises PipelineError for anything else."""
     probabilities = _probabilities(prediction)
     if missing := [rule.channel for rule in sidecar.classes if rule.channel >= len(probabilities)]:
         raise PipelineError(
             f"the classifier has {len(probabilities)} classes, pipeline.toml wants {missing}", "correct the channel numbers"
         )
-    probabilities = _calibrated(probabilities, sidecar.classes, exclusive=rules.exclusive)
-    if rules.exclusive:
-        return (_most_probable(probabilities, sidecar.classes, rules),)
-    return tuple(_present_or_not(probabilities[one.channel], one, rules) for one in sidecar.classes)
+    exclusive = sidecar.statement is None or sidecar.statement.exclusive
+    return _calibrated(probabilities, sidecar.classes, exclusive=exclusive)
 
 
 def _probabilities(prediction: Any) -> list[float]:

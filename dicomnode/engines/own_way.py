@@ -22,11 +22,13 @@ from monai.data import MetaTensor
 from monai.transforms import Activationsd, AsDiscreted, DeleteItemsd, EnsureChannelFirstd, Invertd, Spacingd
 
 from dicomnode.domain.errors import PipelineError, ResourceExhausted
+from dicomnode.domain.imaging import Image2D, Volume
 from dicomnode.engines.bundle import Bundle
 from dicomnode.engines.devices import computing, is_out_of_memory
 from dicomnode.engines.ladder import Descent, Rung, with_less_memory
-from dicomnode.engines.memory import FromMemoryd
+from dicomnode.engines.memory import FromMemoryd, image_tensor, volume_grid, volumes_tensor
 from dicomnode.engines.reasons import first_line
+from dicomnode.engines.sidecar import BundleRules
 from dicomnode.engines.spatial import grid_of, leading_spatial_steps, ras_affine, same_grid
 from dicomnode.imaging.resampling import Grid, labels_on, slices_on
 
@@ -52,6 +54,16 @@ def preprocess(steps: Sequence[Callable[[Item], Item]], item: Item) -> Item:
         for step in steps:
             item = step(item)
         return item
+
+
+def preprocessed(image: Volume | Image2D, rules: BundleRules, steps: Sequence[Callable[[Item], Item]]) -> torch.Tensor:
+    """One image through all of a bundle's preprocessing: (channels, x, y[, z]) float32. Raises as `preprocess`."""
+    if isinstance(image, Image2D):
+        item: Item = {rules.image_key: image_tensor(image, rules.image_channels)}
+    else:
+        item = {rules.image_key: volumes_tensor([image.pixels], volume_grid(image))}
+    made = torch.as_tensor(preprocess(steps, item)[rules.image_key])
+    return (made.as_tensor() if isinstance(made, MetaTensor) else made).float()
 
 
 def predict(bundle: Bundle, item: Item, keys: Keys, *, bfloat16: bool) -> tuple[Item, Descent]:

@@ -48,6 +48,18 @@ def load_network(path: Path, device: torch.device, *, trusted: bool) -> torch.nn
 
 def load_weights(network: torch.nn.Module, path: Path) -> None:
     """Puts plain tensors into `network`. Raises PipelineError where they are none or do not fit."""
+    state = read_state(path)
+    try:
+        network.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise PipelineError(
+            f"the weights {path.name} do not fit network_def: {first_line(error)}",
+            "train the bundle again, or correct network_def",
+        ) from error
+
+
+def read_state(path: Path) -> Any:
+    """The plain tensors of a file by their names in the network. Raises PipelineError where it holds none."""
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -62,13 +74,7 @@ def load_weights(network: torch.nn.Module, path: Path) -> None:
     for key in _CHECKPOINT_KEYS:
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
-    try:
-        network.load_state_dict(_unwrapped(state))
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise PipelineError(
-            f"the weights {path.name} do not fit network_def: {first_line(error)}",
-            "train the bundle again, or correct network_def",
-        ) from error
+    return _unwrapped(state)
 
 
 def _unwrapped(state: Any) -> Any:
