@@ -138,7 +138,7 @@ def test_all_keys_have_to_match() -> None:
 
 def test_patterns_match_what_a_regular_expression_matches() -> None:
     chance = random.Random(4)  # noqa: S311 - the same cases each time
-    for _ in range(20_000):
+    for _ in range(5_000):
         pattern = "".join(chance.choice("ab*?") for _ in range(chance.randrange(1, 8)))
         value = "".join(chance.choice("ab") for _ in range(chance.randrange(0, 9)))
         expression = "".join({"*": ".*", "?": "."}.get(character, character) for character in pattern)
