@@ -129,6 +129,10 @@ class Registry(Answers, Outgoing):
         """Note how an association ended: released, aborted, lost … Durable with whatever is written next."""
         self._associations.ended(key, how, self._clock())
 
+    def associations_ended(self, ends: Sequence[tuple[str, str, datetime]]) -> None:
+        """The same of many associations (key, how, when), in one transaction."""
+        self._associations.all_ended(ends)
+
     def is_our_result(self, sop_instance_uid: str) -> bool:
         """Whether this node made, or already recognised, this instance as a result of this software."""
         with self._database.read() as session:
