@@ -28,7 +28,7 @@ MEMORY_MB = 3000
 
 # Each image is known by its shape; the first time it is seen, the next misdeed is its own, later it is served well.
 SCRIPT = """
-import ctypes, socket
+import ctypes, socket, time
 from pathlib import Path
 
 SEEN = Path({seen!r})
@@ -59,6 +59,9 @@ class Misbehave:
 
     def hangs(self):
         ctypes.PyDLL(None).sleep(3600)  # PyDLL keeps the interpreter's lock: no thread of Python runs any more
+
+    def sleeps(self):
+        time.sleep(3600)
 
     def connects(self):
         socket.create_connection(("127.0.0.1", {port}))
@@ -169,6 +172,21 @@ def test_whatever_a_model_does_costs_its_own_job_and_the_worker_is_replaced(tmp_
     assert "a fresh worker takes over" in said
     with pytest.raises(BlockingIOError):
         listener.accept()
+
+
+def test_a_model_that_hangs_is_killed_at_the_hard_timeout_and_its_job_goes_back_to_the_queue(tmp_path: Path) -> None:
+    node = node_with(bad_bundle(tmp_path / "pipelines" / "tiny", 0, ["sleeps"]), tmp_path, timeout_s=2)
+    registry = receive_studies(node, tmp_path, 1)
+    node.start_only("work")
+    try:
+        wait_until(lambda: jobs_of(registry, 1)[0]["crashes"] == 1, timeout_s=250, every_s=0.1, what="the worker to be killed")
+    finally:
+        node.stop()
+    (job,) = jobs_of(registry, 1)
+    registry.close()
+    assert (job["state"], job["attempt"], job["crashes"]) == ("queued", 0, 1)  # after two more it would be poison
+    assert "job hangs and its worker is killed" in node.output()
+    assert "SIGKILL" in node.output()
 
 
 @pytest.mark.soak  # it waits for the hard timeout, which must leave a slow machine time for a job that is well
