@@ -103,8 +103,11 @@ def _run_node(order: Mapping[str, Any]) -> int:
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
+    from dicomnode.registry import queue
     from dicomnode.roles import supervisor
 
+    # After a worker's death its job rests for 10 s, then for 20: nothing here is about how long.
+    queue._FIRST_BACKOFF_S = 1.0
     _Fork.crash, _Fork.fault = order.get("crash"), order.get("fault")
     supervisor.subprocess = SimpleNamespace(Popen=_Fork, DEVNULL=subprocess.DEVNULL)  # type: ignore[assignment]
     start = supervisor.Supervisor._start
