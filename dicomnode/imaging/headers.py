@@ -20,6 +20,7 @@ from pydicom.tag import BaseTag, Tag
 from dicomnode.domain.imaging import FrameRef, HeaderSummary, InstanceRef
 from dicomnode.imaging.codecs import FrameFormat
 from dicomnode.imaging.part10 import Part10Header, UnreadableDicom, read_header
+from dicomnode.imaging.plain_headers import known_tag
 
 # What can tell two frames at one position apart: name → (keyword at the top level, functional group and keyword in it).
 DISTINCTIONS: Mapping[str, tuple[str, tuple[tuple[str, str], ...]]] = {
@@ -125,7 +126,9 @@ def read_frames(ref: InstanceRef) -> tuple[Instance, tuple[Frame, ...]]:
         raise UnreadableDicom(f"a header value cannot be understood ({type(error).__name__})") from error
 
 
-_tag_of = cache(Tag)
+@cache
+def _tag_of(keyword: str) -> BaseTag:
+    return known_tag(int(Tag(keyword)))
 
 
 # Without text, whose meaning hangs on the data set's character sets. As long as they are, elements are the same in all slices.
@@ -144,7 +147,7 @@ def value_of(data_set: Dataset, keyword: str) -> Any:
     `Dataset.get` finds by an attribute error that a keyword is absent: ten times slower, and most are.
     """
     tag = _tag_of(keyword)
-    if tag not in data_set:
+    if tag not in data_set.keys():  # noqa: SIM118 - pydicom's own `in` makes a tag of the tag first: most of the time goes there
         return None
     element = data_set.get_item(tag)
     if isinstance(element, RawDataElement) and element.VR in _PLAIN_VRS and element.value is not None:

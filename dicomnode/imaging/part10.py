@@ -11,13 +11,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pydicom import uid
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset, read_preamble
 from pydicom.tag import BaseTag
 
+from dicomnode.imaging.plain_headers import read_plain
+
 MAX_INFLATED_BYTES = 1 << 30  # a deflated object may be small and claim to be endless
 _FLOAT_OR_INTEGER_PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+_META_GROUP, _TRANSFER_SYNTAX = 2, BaseTag(0x00020010)
 _NATIVE_SYNTAXES = {
     uid.ImplicitVRLittleEndian,
     uid.ExplicitVRLittleEndian,
@@ -68,8 +72,7 @@ def read_header(path: Path) -> Part10Header:
             meta, syntax = _read_meta(stream)
             if syntax == uid.DeflatedExplicitVRLittleEndian:
                 stream = _inflate(stream)  # noqa: PLW2901
-            is_implicit, is_little = syntax == uid.ImplicitVRLittleEndian, syntax != uid.ExplicitVRBigEndian
-            data_set = read_dataset(stream, is_implicit, is_little, stop_when=_at_pixel_data)
+            data_set = _read_data_set(stream, syntax)
             offset = stream.tell()
             held = stream.seek(0, io.SEEK_END) - offset
             return Part10Header(meta, data_set, syntax, offset if held > 0 else None, held)
@@ -78,6 +81,18 @@ def read_header(path: Path) -> Part10Header:
         except Exception as error:
             # pydicom raises whatever its parsing runs into: RecursionError for nested sequences, struct.error, KeyError …
             raise UnreadableDicom(f"the data set cannot be parsed ({type(error).__name__})") from error
+
+
+def _read_data_set(stream: BinaryIO, syntax: str) -> Dataset:
+    """From the stream's position up to the pixel data, where the stream stands then."""
+    start = stream.tell()
+    is_implicit, is_little = syntax == uid.ImplicitVRLittleEndian, syntax != uid.ExplicitVRBigEndian
+    if is_little and not is_implicit:
+        plain = read_plain(stream, start, ends_at=_FLOAT_OR_INTEGER_PIXELS)
+        if plain is not None:
+            return plain
+        stream.seek(start)
+    return read_dataset(stream, is_implicit, is_little, stop_when=_at_pixel_data)
 
 
 @contextmanager
@@ -102,11 +117,22 @@ def _read_meta(stream: BinaryIO) -> tuple[Dataset, str]:
         read_preamble(stream, force=False)
     except InvalidDicomError:
         raise NotDicom("not a DICOM file (no DICM prefix)") from None
-    meta = read_dataset(stream, is_implicit_VR=False, is_little_endian=True, stop_when=_after_meta)
-    syntax = str(meta.get("TransferSyntaxUID", ""))
+    start = stream.tell()
+    meta = read_plain(stream, start, end_group=_META_GROUP)
+    if meta is None:
+        stream.seek(start)
+        meta = read_dataset(stream, is_implicit_VR=False, is_little_endian=True, stop_when=_after_meta)
+    syntax = _transfer_syntax(meta)
     if not syntax:
         raise UnreadableDicom("the file meta information has no Transfer Syntax UID (0002,0010)")
     return meta, syntax
+
+
+def _transfer_syntax(meta: Dataset) -> str:
+    element = meta.get_item(_TRANSFER_SYNTAX) if _TRANSFER_SYNTAX in meta else None
+    if isinstance(element, RawDataElement) and isinstance(element.value, bytes) and element.value.isascii():
+        return element.value.decode("ascii").rstrip("\0 ")
+    return str(meta.get("TransferSyntaxUID", ""))
 
 
 def _inflate(stream: BinaryIO) -> BinaryIO:
@@ -121,7 +147,7 @@ def _inflate(stream: BinaryIO) -> BinaryIO:
 
 
 def _after_meta(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-    return tag.group != 2
+    return tag.group != _META_GROUP
 
 
 def _at_pixel_data(tag: BaseTag, _vr: str | None, _length: int) -> bool:
