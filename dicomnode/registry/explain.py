@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 from dicomnode.domain.errors import NothingToDo
 from dicomnode.domain.states import JobEvent, SeriesState
 from dicomnode.registry.announcements import announced_of
-from dicomnode.registry.in_short import in_short
 from dicomnode.registry.holdings import retrievals
+from dicomnode.registry.in_short import in_short
 from dicomnode.registry.judging import announced, open_associations
 from dicomnode.registry.paragraph import paragraph
 from dicomnode.registry.queries import description, find_study
