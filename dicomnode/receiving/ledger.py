@@ -48,6 +48,6 @@ class InstanceLedger(Protocol):
         """Note an association; its key."""
         ...
 
-    def association_ended(self, key: str, how: str) -> None:
-        """Note how it ended."""
+    def associations_ended(self, ends: Sequence[tuple[str, str, datetime]]) -> None:
+        """Note (key, how, when) of associations that ended."""
         ...

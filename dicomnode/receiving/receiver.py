@@ -14,6 +14,7 @@ from dicomnode.domain.transfer_syntaxes import preferred_first
 from dicomnode.network import STORAGE_SOP_CLASSES, Permissions
 from dicomnode.network.dimse import QueryHandler
 from dicomnode.receiving.acceptor import Acceptor
+from dicomnode.receiving.ends import Ends
 from dicomnode.receiving.keeper import InstanceKeeper
 from dicomnode.receiving.ledger import InstanceLedger
 from dicomnode.receiving.limits import DEFAULT_LIMITS, Limits
@@ -61,9 +62,10 @@ class Receiver:
         self._store, self._ledger = store, ledger
         self._host, self._port, self._limits, self._tls = host, port, limits, tls
         self._permissions = Permissions(peers)
+        self._ends = Ends(ledger, clock)
         self._acceptor = Acceptor(
             InstanceKeeper(store, ledger, max_inflated_bytes=limits.max_inflated_bytes, clock=clock),
-            ledger,
+            self._ends,
             self._permissions,
             ae_titles=(ae_title, *also_called),
             sop_classes=STORAGE_SOP_CLASSES | frozenset(extra_sop_classes),
@@ -106,6 +108,7 @@ class Receiver:
             merit=self._acceptor.merit,
             tls=self._tls,
         )
+        self._ends.start()
         self._listener.start()
         _log.info("listening", host=self._host, port=self._port)
 
@@ -116,6 +119,7 @@ class Receiver:
         self._listener.stop()
         self._listener = None
         self._acceptor.drain(drain_s)
+        self._ends.stop()
         self._store.close()
 
 
