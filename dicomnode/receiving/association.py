@@ -293,7 +293,11 @@ class Association:
             _log.warning(
                 "an instance was refused", association=self._key, status=f"{answered.status:04X}", code=answered.outcome
             )
-        self._respond(response(C_STORE_RSP, command, answered.status, answered.comment), context_id)
+        try:
+            self._respond(response(C_STORE_RSP, command, answered.status, answered.comment), context_id)
+        finally:
+            if answered.afterwards is not None:
+                answered.afterwards()
         self.instances += 1
 
     def _answer_of_handler(self, command: Command, context: Context, data_set: Iterator[Sequence[memoryview]]) -> StoreAnswer:

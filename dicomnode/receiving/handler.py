@@ -3,7 +3,7 @@
 Whatever speaks the DICOM protocol (`association`) calls an `InstanceHandler` and knows nothing of files and rows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,12 +32,14 @@ class StoreRequest:
 class StoreAnswer:
     """Status of the C-STORE response (PS3.4 B.2.3). comment: Error Comment (0000,0902), without anything of the object.
 
-    outcome: one word for logs and counts.
+    outcome: one word for logs and counts. afterwards: what can wait until the peer has its answer; who answers calls it, also
+    where the peer has gone.
     """
 
     status: int
     outcome: str
     comment: str = ""
+    afterwards: Callable[[], None] | None = None
 
     @property
     def success(self) -> bool:

@@ -115,9 +115,8 @@ class InstanceKeeper:
             writer.settle()
             return met
         self._make_durable(received, writer)
-        writer.settle()
         self._say("instance stored", association=received.association_key, study=keys.study_key, series=keys.series_key)
-        return answer("ours" if ours else "stored")
+        return answer("ours" if ours else "stored", afterwards=writer.settle)
 
     def _make_durable(self, received: Received, writer: InstanceWriter) -> None:
         """Raises StorageError; then the new row is gone, or stays with its file until an operator or the next start looks."""

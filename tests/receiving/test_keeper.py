@@ -39,7 +39,10 @@ class Keeping:
         return StoreRequest(sop_class, uid, sop_class, ELE, "MODALITY", "NODE", "127.0.0.1", self.association)
 
     def keep(self, image: Dataset, turns: Iterator[Sequence[memoryview]] | None = None) -> int:
-        return self.keeper.store(self.request(image), turns_of(encoded(image)) if turns is None else turns).status
+        answer = self.keeper.store(self.request(image), turns_of(encoded(image)) if turns is None else turns)
+        if answer.afterwards is not None:
+            answer.afterwards()
+        return answer.status
 
     def written(self) -> list[Path]:
         """Files that hold anything."""

@@ -1,5 +1,6 @@
 """Releases, aborts and breaches of the protocol, by the node's own loop and, where it has an answer, by stock pynetdicom."""
 
+import socket
 import struct
 import threading
 import time
@@ -190,6 +191,38 @@ def test_a_handler_that_fails_costs_its_sender_the_association_and_nobody_else(o
         assert sender.associate() == ASSOCIATE_AC
         sender.send(message(b"12"))
         assert response_of(sender).Status == 0
+
+
+def test_what_can_wait_is_done_after_the_answer_and_also_where_the_sender_has_gone(own: Speaking) -> None:
+    """Ours alone: stock pynetdicom sends the answer when the handler has returned."""
+    answered, gone, done = threading.Event(), threading.Event(), threading.Event()
+
+    def wait_for_the_answer() -> None:
+        assert answered.wait(5)
+        done.set()
+
+    def answer_at_once(_: StoreRequest, data_set: Iterator[Sequence[memoryview]]) -> StoreAnswer:
+        assert list(data_set)
+        return StoreAnswer(0, "stored", afterwards=wait_for_the_answer)
+
+    def answer_nobody(_: StoreRequest, data_set: Iterator[Sequence[memoryview]]) -> StoreAnswer:
+        assert list(data_set)
+        assert gone.wait(5)
+        return StoreAnswer(0, "stored", afterwards=done.set)
+
+    own.handler.answer = answer_at_once
+    with own.sender() as sender:
+        assert sender.associate() == ASSOCIATE_AC
+        sender.send(message(b"12"))
+        assert response_of(sender).Status == 0
+        answered.set()
+        assert done.wait(5)
+        done.clear()
+        own.handler.answer = answer_nobody
+        sender.send(message(b"34"))
+        sender.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closed by a reset
+    gone.set()
+    assert done.wait(5)
 
 
 def test_a_dribbler_is_cut_off_although_it_never_falls_silent(make_own: Callable[..., Speaking]) -> None:
