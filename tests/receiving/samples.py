@@ -13,6 +13,8 @@ from pydicom.filewriter import write_dataset
 from pydicom.uid import CTImageStorage, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 from pynetdicom.dimse_primitives import C_STORE
 
+from dicomnode.network.reactor import hold
+
 ELE, ILE, EBE = str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian), str(ExplicitVRBigEndian)
 CT = str(CTImageStorage)
 
@@ -70,9 +72,7 @@ def store_bytes(association: Any, sop_class: str, sop_instance: str, data: bytes
     request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = sop_class, sop_instance
     if data is not None:
         request.DataSet = io.BytesIO(data)
-    association._reactor_checkpoint.clear()
-    while not association._is_paused:
-        pass
+    hold(association)  # else its reactor takes the response, on a busy machine
     try:
         association.dimse.send_msg(request, association.accepted_contexts[context_index].context_id)
         _, response = association.dimse.get_msg(block=True)
