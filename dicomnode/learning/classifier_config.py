@@ -20,46 +20,50 @@ def configuration(dims: int, *, multilabel: bool) -> dict[str, Any]:
         "steps": "$@epochs * len(@train#dataloader) + 2",
         "augmentation": {"_target_": "Compose", "transforms": _augmentation(dims)},
         "initialize": ["$monai.utils.set_determinism(seed=@seed)"],
-        "train": {
-            "dataset": {"_target_": "Dataset", "data": "@items", "transform": "@augmentation"},
-            "dataloader": {
-                "_target_": "DataLoader",
-                "dataset": "@train#dataset",
-                "batch_size": "@batch_size",
-                "shuffle": True,
-                "drop_last": "$len(@items) > @batch_size",  # a batch of one has no statistics
-                "num_workers": 0,
-            },
-            "loss": loss,
-            "optimizer": {
-                "_target_": "torch.optim.AdamW",
-                "params": "@parameters",
-                "lr": "@learning_rate",
-                "weight_decay": 0.01,
-            },
-            "scheduler": {
-                "_target_": "torch.optim.lr_scheduler.OneCycleLR",
-                "optimizer": "@train#optimizer",
-                "max_lr": "@learning_rate",
-                "total_steps": "@steps",
-                "pct_start": "$min(0.5, max(0.2, 2 / @steps))",  # the way up takes a step at least
-            },
-            "handlers": [
-                {"_target_": "LrScheduleHandler", "lr_scheduler": "@train#scheduler", "epoch_level": False, "print_lr": False}
-            ],
-            "trainer": {
-                "_target_": "SupervisedTrainer",
-                "device": "@device",
-                "max_epochs": "@epochs",
-                "train_data_loader": "@train#dataloader",
-                "network": "$@network.to(@device)",
-                "optimizer": "@train#optimizer",
-                "loss_function": "@train#loss",
-                "inferer": {"_target_": "dicomnode.learning.classifier.HeldInferer", "still": "@still"},
-                "train_handlers": "@train#handlers",
-            },
-        },
+        "train": _training(loss),
         "run": ["$@train#trainer.run()"],
+    }
+
+
+def _training(loss: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "dataset": {"_target_": "Dataset", "data": "@items", "transform": "@augmentation"},
+        "dataloader": {
+            "_target_": "DataLoader",
+            "dataset": "@train#dataset",
+            "batch_size": "@batch_size",
+            "shuffle": True,
+            "drop_last": "$len(@items) > @batch_size",  # a batch of one has no statistics
+            "num_workers": 0,
+        },
+        "loss": loss,
+        "optimizer": {
+            "_target_": "torch.optim.AdamW",
+            "params": "@parameters",
+            "lr": "@learning_rate",
+            "weight_decay": 0.01,
+        },
+        "scheduler": {
+            "_target_": "torch.optim.lr_scheduler.OneCycleLR",
+            "optimizer": "@train#optimizer",
+            "max_lr": "@learning_rate",
+            "total_steps": "@steps",
+            "pct_start": "$min(0.5, max(0.2, 2 / @steps))",  # the way up takes a step at least
+        },
+        "handlers": [
+            {"_target_": "LrScheduleHandler", "lr_scheduler": "@train#scheduler", "epoch_level": False, "print_lr": False}
+        ],
+        "trainer": {
+            "_target_": "SupervisedTrainer",
+            "device": "@device",
+            "max_epochs": "@epochs",
+            "train_data_loader": "@train#dataloader",
+            "network": "$@network.to(@device)",
+            "optimizer": "@train#optimizer",
+            "loss_function": "@train#loss",
+            "inferer": {"_target_": "dicomnode.learning.classifier.HeldInferer", "still": "@still"},
+            "train_handlers": "@train#handlers",
+        },
     }
 
 
