@@ -26,11 +26,13 @@ def test_a_canary_comes_out_and_its_age_is_told(node: Callable[..., Node], tmp_p
     )
     one.start()
 
-    def answered() -> dict[str, Any] | None:
-        canary: dict[str, Any] = one.status()["canary"]
-        return canary if canary["state"] == "answered" else None
+    def answered_at() -> Any:
+        marks = one.look(lambda registry: registry.keeping.canary_marks())
+        return marks is not None and marks[1]
 
-    canary = wait_until(answered, timeout_s=240, every_s=1.0, what="the canary to come out")
+    wait_until(answered_at, timeout_s=240, every_s=0.2, what="the canary to come out")
+    canary = one.status()["canary"]
+    assert canary["state"] == "answered"
     assert 0 <= canary["age_s"] < 240
     results = sorted((one.data_dir / "canary").rglob("*.dcm"))
     assert {pydicom.dcmread(path).PatientID for path in results} == {"CANARY"}

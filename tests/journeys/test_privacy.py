@@ -10,7 +10,6 @@ from pydicom.dataset import Dataset
 from dicomnode.phantom import PatientText, small_thorax, write_study
 from tests.journeys.hospital import Hospital, send, study_uid_of, wait_for_end
 from tests.peers.dcmtk import storescu
-from tests.peers.waiting import wait_until
 
 MARKS = ("XQZNAME", "XQZGIVEN", "XQZID77", "19470311", "XQZACC9", "XQZREFERRER", "XQZDESCRIPTION")
 
@@ -63,8 +62,9 @@ def test_no_log_sink_holds_patient_data_or_uids(tiny_hospital: Hospital, tmp_pat
 
     tiny_hospital.pacs.start()
     tiny_hospital.node.start()
-    for seed, study in enumerate(studies):
+    for seed in range(len(studies)):
         send(tiny_hospital, tmp_path / f"study{seed}")
+    for study in studies:
         wait_for_end(tiny_hospital, study, timeout_s=120)
 
     # A worker that dies in the middle of a study, and the traceback of a data set that cannot be understood.
@@ -91,10 +91,8 @@ def test_no_log_sink_holds_patient_data_or_uids(tiny_hospital: Hospital, tmp_pat
 
 def test_the_explanation_is_where_patient_and_uids_are_found(tiny_hospital: Hospital, tmp_path: Path) -> None:
     paths = write_study(small_thorax(31), tmp_path / "study", patient=marked_patient())
-    tiny_hospital.pacs.start()
-    tiny_hospital.node.start()
+    tiny_hospital.node.start("receive")
     send(tiny_hospital, tmp_path / "study")
-    wait_until(lambda: tiny_hospital.node.json("studies")["studies"], what="the study to be listed")
     listed = tiny_hospital.node.json("studies", "XQZID77")["studies"]
     assert [one["study_instance_uid"] for one in listed] == [study_uid_of(paths[0])]
     assert listed[0]["patient_name"] == "XQZNAME^XQZGIVEN"
