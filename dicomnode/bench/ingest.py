@@ -1,7 +1,6 @@
 """The subject `ingest`: how fast instances are received and made durable, against the receivers that people use today."""
 
 import os
-import shutil
 import signal
 import statistics
 import tempfile
@@ -200,7 +199,7 @@ class _Bench:
                 raise MeasurementFailed(f"{case.name}, {receiver.name}: {error.what}", error.remedy) from error
             self._leave_out(case, receiver.name, error.what)
         finally:
-            shutil.rmtree(folder)
+            disk.put_away(folder, self._scratch / "done")
 
     def _measured(self, case: Case, receiver: Receiver, prefix: Sequence[str], folder: Path) -> None:
         sent, images, port = self._object(case.kind), self._plan.images_of(case, receiver), free_port()

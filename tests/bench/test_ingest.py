@@ -94,6 +94,17 @@ def test_an_unknown_case_is_refused_with_the_names_of_all(tmp_path: Path) -> Non
         ingest(IngestPlan(tmp_path, cases=("2xCT",)), lambda _what, _share: None)
 
 
+def test_what_a_run_leaves_takes_no_space_and_deletes_no_file(tmp_path: Path) -> None:
+    for number in range(2):
+        folder = tmp_path / "run" / "data"
+        folder.mkdir(parents=True)
+        (folder / "image").write_bytes(bytes(100_000))
+        (folder / "image").chmod(0o400)
+        disk.put_away(tmp_path / "run", tmp_path / "done")
+        assert not (tmp_path / "run").exists()
+        assert (tmp_path / "done" / str(number) / "data" / "image").stat().st_blocks == 0
+
+
 def test_memory_is_no_disk() -> None:
     memory = Path("/dev/shm")
     if not disk.file_system(memory).startswith("tmpfs"):
