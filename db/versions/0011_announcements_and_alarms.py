@@ -1,4 +1,4 @@
-"""What modalities and archives announce of studies (MPPS, IAN), standing alarms, and the commitment that was asked for before."""
+"""What modalities and archives announce of studies (MPPS, IAN), standing alarms, and commitments that were asked for before."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -45,13 +45,15 @@ class Plan:
     phantoms: int = 740
     variants: int = 10  # of each real scan, each with other planted nodules
     first_epochs: int = 30  # phantoms
-    base_epochs: int = 150  # phantoms, with the hard negatives that the first stage left
-    mixed_epochs: int = 65  # phantoms and real scans
-    settling_epochs: int = 6  # statistics frozen
-    fold_epochs: int = 10  # mixed, without one of the real scans
+    second_epochs: int = 150  # phantoms, with the errors that the first stage left
+    base_epochs: int = 70  # phantoms, with the errors that the second stage left
+    mixed_epochs: int = 28  # phantoms and real scans
+    settling_epochs: int = 5  # statistics frozen
+    fold_epochs: int = 8  # mixed, without one of the real scans
     fold_settling_epochs: int = 2
-    mined_phantoms: int = 120
-    judged_phantoms: int = 80  # on which the second stage is fitted
+    mined_phantoms: int = 120  # looked through after the first stage
+    mined_again: int = 360  # and after the second
+    judged_phantoms: int = 40  # on which the judgement of candidates is fitted
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +96,14 @@ def train(
     make_phantom_cases(cache / "phantom", plan.phantoms, seed, progress)
     scans = make_real_cases(cache / "real", real_data, plan.variants, seed, progress)
     stages = _Stages(bundle_dir, cache, seed, progress)
-    first, base, final = (out_dir / f"{name}.safetensors" for name in ("first", "base", "final"))
+    first, second, base, final = (out_dir / f"{name}.safetensors" for name in ("first", "second", "base", "final"))
     stages.fit(first, plan.first_epochs, real=False)
     stages.settle(first, 1, real=False)  # only to look through it
     stages.mine(first, scans, plan.mined_phantoms)
-    stages.fit(base, plan.base_epochs, real=False, start=first)
+    stages.fit(second, plan.second_epochs, real=False, start=first)
+    stages.settle(second, 1, real=False)
+    stages.mine(second, scans, plan.mined_again)
+    stages.fit(base, plan.base_epochs, real=False, start=second)
     folds = {scan: out_dir / f"without_{scan}.safetensors" for scan in scans if leave_one_out}
     for scan, weights in folds.items():
         stages.fit(weights, plan.fold_epochs, real=True, start=base, held_out=(scan,))
@@ -124,7 +129,7 @@ def plan_for(minutes: float | None) -> Plan:
     full = Plan()
     if minutes is None:
         return full
-    steps = 50 * (full.first_epochs + full.base_epochs + full.mixed_epochs + full.settling_epochs)
+    steps = 50 * (full.first_epochs + full.second_epochs + full.base_epochs + full.mixed_epochs + full.settling_epochs)
     whole = (steps * _SECONDS_PER_STEP + full.phantoms * _SECONDS_PER_CASE) / 60
     share = min(1.0, minutes / whole)
     counts = {name: max(1, round(getattr(full, name) * share)) for name in Plan.__dataclass_fields__}
@@ -167,8 +172,8 @@ class _Stages:
     progress: Progress
 
     def mine(self, weights: Path, scans: Sequence[str], phantoms: int) -> None:
-        """Note what the network takes for lesions in one variant of each real scan and in some phantoms."""
-        self.progress("hard negatives", 0.0)
+        """Note what the network takes for lesions and what it misses, in one variant of each real scan and in some phantoms."""
+        self.progress("hard cases", 0.0)
         network = network_of(self.bundle_dir, weights)
         mine(network, self.cache / "real", [f"{scan}-0" for scan in scans])
         mine(network, self.cache / "phantom", list_cases(self.cache / "phantom")[:phantoms])

@@ -90,11 +90,9 @@ def test_a_whole_training_in_miniature_gives_a_bundle_with_other_weights(
     (small / "configs" / "train.json").write_text(config)
     tiny_cache(tmp_path / "out" / "cache")  # phantoms 0 and 1 are there already: none has to be drawn
     told: list[str] = []
-    report = train(
-        small, tmp_path / "out", plan=Plan(2, 1, 1, 1, 1, 1, 1, 1, 1, 1), progress=lambda what, _share: told.append(what)
-    )
+    report = train(small, tmp_path / "out", plan=Plan(2, *[1] * 11), progress=lambda what, _share: told.append(what))
     assert report.weights.is_file()
     assert len(report.weights_sha256) == 64
     assert report.folds == {}
-    assert {"phantoms", "first", "base", "hard negatives", "final"} <= set(told)
+    assert {"phantoms", "first", "base", "hard cases", "second", "final"} <= set(told)
     assert report.weights.read_bytes() != (BUNDLE / "models" / "model.safetensors").read_bytes()
