@@ -4,6 +4,7 @@ import hashlib
 import os
 import resource
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -216,6 +217,7 @@ def _concluded(
     settings: "Settings", case: Together, pipeline: "Pipeline", analysis: "Analysis", out: Path
 ) -> dict[str, object]:
     """Outcome, reason, objects and times of an analysis whose result objects were written."""
+    from dicomnode.domain.profiles import SHIPPED
     from dicomnode.domain.results import ResultRequest
     from dicomnode.roles.analysis import build_results
 
@@ -232,6 +234,8 @@ def _concluded(
         uid_root=settings.node.uid_root,
         demonstration=pipeline.identity.demonstration,
         model=pipeline.identity,
+        # Who asks for files asks for the mask of a radiograph too, whatever one viewer makes of it.
+        profiles=(replace(SHIPPED["ohif"], seg_on_projections=True),),
     )
     folder = out / hashlib.sha256(series.series_instance_uid.encode()).hexdigest()[:12]
     folder.mkdir(exist_ok=True)
