@@ -93,7 +93,7 @@ class Context:
             profile.over_limit,
             profile.keep_empty_frames,
             profile.without_frame_of_reference,
-            profile.seg_on_projections,
+            profile.seg_on_projections or not self.sources.is_projection,
             profile.character_set,
         )
         captures = (profile.sc_form, profile.text_position, profile.character_set, request.draw_identity)

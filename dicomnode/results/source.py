@@ -57,6 +57,7 @@ class Sources:
     identity: Dataset
     frame_of_reference_uid: str
     received_frames_of_reference: frozenset[str]
+    is_projection: bool = False
 
     @property
     def study_instance_uid(self) -> str:
@@ -115,7 +116,8 @@ def read_sources(paths: Sequence[Path], image: Volume | Image2D | None) -> Sourc
     if isinstance(image, Volume):
         _agree(slice_headers)
     numbers = tuple(frame.frame_number for frame in frames)
-    return Sources(headers, by_uid, slice_headers, numbers, identity, frame_of_reference, received)
+    projection = isinstance(image, Image2D)
+    return Sources(headers, by_uid, slice_headers, numbers, identity, frame_of_reference, received, projection)
 
 
 def derived_frame_of_reference(series_instance_uid: str) -> str:
