@@ -61,10 +61,7 @@ def ingest(
     with only_the_document_on_stdout(), shares() as tell:
         report = measured(plan, tell)
     report = replace(report, command=_command(full=full, rounds=rounds, case=case or (), subject=subject or ()))
-    if as_json:
-        print_json("bench.ingest", report.as_json())
-    else:
-        _show(report)
+    _tell("ingest", report, as_json)
     if gate and not report.gate_holds:
         print_error("the gate does not hold", "the table of goals says which bound was missed or not measured")
         raise typer.Exit(1)
@@ -133,10 +130,7 @@ def decode(
     words = [*(["--full"] if full else []), *([f"--rounds {rounds}"] if rounds else []), f"--images {images}"]
     words += [*(f"--case {name}" for name in case or ()), *(f"--subject {name}" for name in subject or ())]
     report = replace(report, command=" ".join(("dicomnode bench decode", *words)))
-    if as_json:
-        print_json("bench.decode", report.as_json())
-    else:
-        _show(report)
+    _tell("decode", report, as_json)
 
 
 @app.command()
@@ -172,6 +166,19 @@ def inference(
         say("  ".join(f"{name}: {value}" for name, value in report.notes.items()))
 
 
+def _tell(name: str, report: "Report", as_json: bool) -> None:
+    if as_json:
+        print_json(f"bench.{name}", report.as_json())
+    else:
+        _show(report)
+
+
+def _require_goals(report: "Report") -> None:
+    if not report.gate_holds:
+        print_error("the goals are not met", "the table of goals says which; measure on an idle machine")
+        raise typer.Exit(1)
+
+
 @app.command()
 def results(
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds of each case, after one that is not counted.")] = 5,
@@ -201,13 +208,9 @@ def results(
         *(f"--case {one!r}" for one in case or ()),
     ]
     report = replace(report, command=" ".join(("dicomnode bench results", *words)))
-    if as_json:
-        print_json("bench.results", report.as_json())
-    else:
-        _show(report)
-    if gate and not report.gate_holds:
-        print_error("the goals are not met", "the table of goals says which; measure on an idle machine")
-        raise typer.Exit(1)
+    _tell("results", report, as_json)
+    if gate:
+        _require_goals(report)
 
 
 @app.command()
@@ -243,10 +246,6 @@ def queue(
         *(f"--database {one}" for one in database or ()),
     ]
     report = replace(report, command=" ".join(("dicomnode bench queue", *words, *([] if looks else ["--no-looks"]))))
-    if as_json:
-        print_json("bench.queue", report.as_json())
-    else:
-        _show(report)
-    if gate and not report.gate_holds:
-        print_error("the goals are not met", "the table of goals says which; measure on an idle machine")
-        raise typer.Exit(1)
+    _tell("queue", report, as_json)
+    if gate:
+        _require_goals(report)
