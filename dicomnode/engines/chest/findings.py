@@ -49,7 +49,9 @@ def lesion_map(
     labels = np.zeros(shape, dtype=np.uint8)
     segments = []
     for number, (candidate, lesion) in enumerate(zip(reported, lesions, strict=True), start=1):
-        labels[candidate.box][candidate.mask] = number
+        place = labels[candidate.box]
+        mask = candidate.mask & (place == 0)  # a voxel between two lesions that touch belongs to the more probable one
+        place[mask] = number
         segments.append(
             Segment(
                 number=number,
@@ -59,7 +61,7 @@ def lesion_map(
                 anatomy=anatomy.get(candidate.side),
                 color_rgb=rules.color,
                 volume_ml=lesion.volume_ml,
-                voxels=int(np.count_nonzero(candidate.mask)),
+                voxels=int(np.count_nonzero(mask)),
                 tracking_id=lesion.tracking_id,
                 tracking_uid=lesion.tracking_uid,
             )

@@ -29,6 +29,8 @@ def pieces_of(own: NDArray[np.bool_], spacing_mm: tuple[float, float, float]) ->
     if count < 2:
         return whole
     pieces = watershed(-depth, markers, mask=own)
+    if np.any(pieces[own] == 0):  # what hangs on by an edge or a corner alone belongs to the piece that it touches
+        pieces = watershed(-depth, pieces, connectivity=_TOUCHING, mask=own)
     peaks = np.array([0.0, *ndimage.maximum(depth, pieces, np.arange(1, count + 1))], np.float32)
     names = _joined(_necks(pieces, depth, count), peaks)
     numbers = np.zeros(count + 1, np.int32)

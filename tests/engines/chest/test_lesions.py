@@ -1,5 +1,6 @@
 """Lesions from a probability map on the network's grid, measured on the source grid."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -151,3 +152,12 @@ def test_tracking_uids_depend_on_series_model_and_number_alone() -> None:
     (label_map,) = lesion_map([candidate], (first,), RULES, SOURCE.shape)
     assert (label_map.labels == 1).sum() == label_map.segments[0].voxels
     assert label_map.segments[0].tracking_uid == first.tracking_uid
+
+
+def test_a_voxel_between_two_lesions_that_touch_is_counted_once() -> None:
+    (candidate,) = _candidates([((30, 0, 0), 10, 0.9)])
+    pair = [candidate, replace(candidate, mask=np.roll(candidate.mask, 1, axis=2))]
+    lesions = tuple(lesion_of(number, one, RULES, "tiny", ("1.2", "abc")) for number, one in enumerate(pair, start=1))
+    (label_map,) = lesion_map(pair, lesions, RULES, SOURCE.shape)
+    assert [segment.voxels for segment in label_map.segments] == [int((label_map.labels == n).sum()) for n in (1, 2)]
+    assert label_map.segments[0].voxels == int(candidate.mask.sum())

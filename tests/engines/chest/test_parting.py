@@ -37,5 +37,15 @@ def test_a_ball_and_a_lesion_with_lobes_stay_whole() -> None:
         assert np.array_equal(pieces_of(mask, SPACING), mask.astype(np.int32))
 
 
+def test_no_voxel_is_lost_that_hangs_on_by_a_corner() -> None:
+    own = ball(14, 6.0) | ball(25, 6.0)
+    z, y, x = np.argwhere(own)[0]
+    for step in (1, 2, 3):
+        own[z - step, y + step, x + step] = True
+    pieces = pieces_of(own, SPACING)
+    assert pieces.max() == 2
+    assert np.array_equal(pieces > 0, own)
+
+
 def test_a_component_that_fills_its_box_is_one_piece() -> None:
     assert pieces_of(np.ones((12, 12, 12), bool), SPACING).min() == 1
