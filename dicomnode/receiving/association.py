@@ -346,7 +346,8 @@ class Association:
     def _serve_query(self, handler: QueryHandler, command: Command, context_id: int, context: Context) -> None:
         """C-FIND, C-MOVE, C-GET (PS3.7 9.1.2 - 9.1.4)."""
         peer = self._node.permissions.caller(self._titles.calling_ae, self.address)
-        if peer is None or handler.sop_classes.get(context.abstract_syntax_uid) not in peer.may:
+        right = handler.sop_classes.get(context.abstract_syntax_uid)
+        if peer is None or right not in peer.may or not composite.belongs_to(command.field, context.abstract_syntax_uid):
             raise MustAbort("unknown_service")
         try:
             identifier = composite.joined(self._data_set(context_id)) if command.has_data_set else None

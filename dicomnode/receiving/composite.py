@@ -22,6 +22,8 @@ from dicomnode.receiving.pdu import UNEXPECTED_PDU, MustAbort, data_pdus, data_s
 _TICK_S = 0.5
 _WRITTEN_AT_ONCE = 1 << 18
 SERVICES = frozenset(service.value for service in QueryService)
+# How the SOP classes of each service end (PS3.4 C.6.1.3, C.6.2.3).
+_ENDINGS = {QueryService.FIND.value: ".1", QueryService.MOVE.value: ".2", QueryService.GET.value: ".3"}
 
 
 class Speaker(Protocol):
@@ -131,6 +133,11 @@ class Dialogue:
 
     def _is_response(self, command: Command) -> bool:
         return command.field == C_STORE_RSP and command.regarding == self._message_id
+
+
+def belongs_to(field: int, sop_class_uid: str) -> bool:
+    """Whether a service is that of the SOP class: else who may only query would retrieve in a context for C-FIND."""
+    return sop_class_uid.endswith(_ENDINGS[field])
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from dicomnode.archive import ArchiveLimits
-from tests.archive.holding import Holding
-from tests.archive.speaking import LEVEL, Asker, cancel, key, request
+from dicomnode.domain.routes import Peer
+from tests.archive.holding import MOVE, STUDY_ROOT, Holding
+from tests.archive.speaking import FIND_RQ, LEVEL, MOVE_RQ, Asker, cancel, key, request
 from tests.peers.waiting import wait_until
-from tests.receiving.raw import DATA, pdu, pdv
-from tests.receiving.samples import changed, ct
+from tests.receiving.raw import DATA, element, pdu, pdv
+from tests.receiving.samples import ELE, changed, ct
 
 NAME, PATIENT_ID, STUDY_UID = 0x00100010, 0x00100020, 0x0020000D
 
@@ -66,6 +67,20 @@ def test_an_identifier_that_is_none_gets_its_status_and_the_association_goes_on(
         asker.ask(LEVEL)
         assert asker.last() == 0x0000
     assert time.process_time() - began < 3.0
+
+
+@pytest.mark.parametrize(
+    ("may", "model", "field"),
+    [("query", STUDY_ROOT, MOVE_RQ), ("query", STUDY_ROOT, 0x0010), ("retrieve", MOVE, FIND_RQ)],
+    ids=["move", "get", "find"],
+)
+def test_a_context_of_another_service_does_not_stretch_a_right(
+    make_holding: Callable[..., Holding], may: str, model: str, field: int
+) -> None:
+    holding = make_holding(peers=[Peer("raw", "RAW", "127.0.0.1", 104, frozenset({may}))])
+    with Asker(holding.port, [(model, (ELE,))]) as asker:
+        asker.ask(LEVEL + key(STUDY_UID, "UI", "1.2.3"), head=request(field, element(0x0600, b"RAW "), model=model))
+        assert asker.heard() is None, "the association is aborted"
 
 
 def test_random_identifiers_get_a_status(archive: Holding) -> None:
