@@ -4,6 +4,7 @@ A few statements then say all that `receiving.add_instance` would (`fast_way`). 
 in the same transaction. Images that come at once share one commit (`GroupCommit`) and these statements.
 """
 
+import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,26 +41,34 @@ class Arrivals:
         self._fast: FastWay | None = None
         self._known: dict[tuple[str, str], KnownSeries] = {}  # of the one thread that writes
         self._in_doubt: deque[Received] = deque()
+        self._settling = threading.Lock()  # else two threads settle the first and both take one away
 
     def add(self, received: Received, *, ours: bool, replaces: bool) -> InstanceKeys:
         """See `Registry.add_instance`."""
         return self._group.commit(_Arrival(received, ours, replaces))
 
-    def settle_doubts(self) -> int:
+    def settle_doubts(self, *, wait: bool = False) -> int:
         """Remove rows that a server may have kept of images for which we said no, because it went away at their commit.
 
         Their files are gone. Called now and then; raises what a transaction raises, and then it is still to be done. How many.
+        wait: where another thread is at it, until that is done; else it is left to it.
         """
         removed = 0
-        while self._in_doubt:
-            one = self._in_doubt[0]
-            removed += self._database.keep(lambda unit, one=one: _forgotten(unit.connection, one))  # type: ignore[misc]
-            self._in_doubt.popleft()
+        if self._settling.acquire(blocking=wait):
+            try:
+                while self._in_doubt:
+                    one = self._in_doubt[0]
+                    removed += self._database.keep(lambda unit, one=one: _forgotten(unit.connection, one))  # type: ignore[misc]
+                    self._in_doubt.popleft()
+            finally:
+                self._settling.release()
         return removed
 
     def _write(self, batch: Sequence[_Arrival]) -> Sequence[InstanceKeys | BaseException]:
+        # First: what comes again is new then, and finds no row that names another file. Where this fails nothing was begun, so
+        # that doubts do not add up in a long outage.
+        self.settle_doubts(wait=True)
         try:
-            self.settle_doubts()  # first: what comes again is new then, and finds no row that names another file
             return self._together(batch)
         except DatabaseUnreachable as error:
             if not self._database.is_sqlite and not isinstance(error, BrokenOff):

@@ -5,6 +5,8 @@ import threading
 from contextlib import suppress
 from datetime import timedelta
 
+import structlog
+
 from dicomnode.archive import Archive, ArchiveLimits
 from dicomnode.domain.errors import UnreachableError
 from dicomnode.receiving import Limits, Receiver
@@ -17,6 +19,8 @@ from dicomnode.roles.lifeline import Lifeline
 from dicomnode.roles.space import ReserveKeeper
 from dicomnode.settings import Settings
 from dicomnode.storage import Store
+
+_log = structlog.get_logger("receiving")
 
 _M_ARENA_MAX = -8  # malloc.h
 
@@ -54,8 +58,7 @@ def main(settings: Settings, lifeline: Lifeline) -> None:
             if not receiver.listening:
                 raise RuntimeError("the listener's thread ended by itself")
             reserve.tend()
-            with suppress(UnreachableError):
-                registry.settle_doubts()
+            _settle_doubts(registry)
             if renewed is not None and (context := renewed.look()) is not None:
                 receiver.renew_tls(context)
             lifeline.alive()
@@ -64,6 +67,16 @@ def main(settings: Settings, lifeline: Lifeline) -> None:
         if committer is not None:
             committer.stop()
         registry.close()
+
+
+def _settle_doubts(registry: Registry) -> None:
+    """Never raises: a database that is full, or may only be read after a failover, must not end the listener."""
+    try:
+        registry.settle_doubts()
+    except UnreachableError:
+        pass  # next time
+    except Exception as error:  # noqa: BLE001 - boundary
+        _log.error("rows in doubt cannot be settled", error=type(error).__name__)
 
 
 def _normalized(settings: Settings, registry: Registry, store: Store, noted: threading.Event) -> NormalizedHandler | None:
