@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Insert, RootTransaction, create_engine, event
+from sqlalchemy import URL, Connection, Engine, Insert, RootTransaction, create_engine, event
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import Dialect, make_url
@@ -28,6 +28,15 @@ from dicomnode.registry.turns import Turns
 Answer = TypeVar("Answer")
 
 _MIGRATION_LOCK = 0xD1C0  # any number that all versions of this software share
+# libpq (PostgreSQL, 34.1.2) waits two minutes and more for a server that vanished without a word, and for hours for its answer:
+# by then a worker that cannot renew its lease has killed itself. What the URL says of these goes first.
+_SERVER_PATIENCE = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 30_000,
+}
 
 
 class Database:
@@ -38,9 +47,7 @@ class Database:
         try:
             self.url = make_url(url)
             self.is_sqlite = self.url.get_backend_name() == "sqlite"
-            self._engine = (
-                _sqlite_engine(url) if self.is_sqlite else create_engine(url, pool_pre_ping=True, hide_parameters=True)
-            )
+            self._engine = _sqlite_engine(url) if self.is_sqlite else _server_engine(self.url)
         except (ArgumentError, NoSuchModuleError, ImportError) as error:
             raise SettingsError(
                 f"database.url cannot be used ({type(error).__name__})",
@@ -226,6 +233,12 @@ class _ServerUnit(Unit):
     def commit(self) -> None:
         if self._transaction is not None:
             self._transaction.commit()
+
+
+def _server_engine(url: URL) -> Engine:
+    by_libpq = url.get_driver_name() in ("psycopg", "psycopg2")
+    patience = {name: value for name, value in _SERVER_PATIENCE.items() if by_libpq and name not in url.query}
+    return create_engine(url, pool_pre_ping=True, hide_parameters=True, connect_args=patience)
 
 
 def _sqlite_engine(url: str) -> Engine:
