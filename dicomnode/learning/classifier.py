@@ -7,10 +7,12 @@ override any key. Transfer learning: `base` (another bundle) or `base_weights` (
 `configs/`; what fits by name and shape is taken, held still for `frozen_epochs`, and then tuned together with the rest.
 """
 
+import hashlib
 import json
+import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,8 @@ from dicomnode.learning.reporting import Progress, silent
 from dicomnode.learning.tables import ClassicalReport, load_image, note, read_plan, read_table
 from dicomnode.learning.training import save_weights
 
+_SPLIT = "left_out_by"  # key of a trained bundle's train.json: what decided which patients were left out
+_NO_CONFIGURATION = frozenset({"kind", "cases", "base", "base_weights", "head", "left_out", _SPLIT})
 _COLUMNS = "path, patient and label (the label of one of [[classes]]; several with ; between them)"
 
 
@@ -74,8 +78,8 @@ def train(folder: Path, out: Path, *, seed: int = 0, progress: Progress = silent
     taken = _transferred(network, folder, plan)
     _fit(network, samples, sidecar, plan, taken, seed, progress)
     bundle = out / "bundle"
-    shutil.copytree(folder, bundle, dirs_exist_ok=True)
-    _write_plan(bundle, folder, plan)
+    shutil.copytree(folder, bundle, dirs_exist_ok=True, ignore=_patients_and(out, folder, plan))
+    _write_plan(bundle, folder, plan, seed)
     weights = bundle / sidecar.bundle.weights
     save_weights(network, weights)
     progress("measuring", 0.0)
@@ -88,18 +92,51 @@ def train(folder: Path, out: Path, *, seed: int = 0, progress: Progress = silent
 
 
 def evaluate(folder: Path, *, seed: int = 0, progress: Progress = silent) -> dict[str, Any]:
-    """The figures of the weights in `folder` on the patients that a training with this seed leaves out. Raises as `train`."""
+    """The figures of the weights in `folder` on the patients that their training left out. Raises as `train`.
+
+    seed: of the training, where train.json does not say.
+    """
     sidecar, plan = _sidecar(folder), read_plan(folder)
+    if _SPLIT in plan:
+        seed = int(plan[_SPLIT]["seed"])
+        if plan[_SPLIT] != _split(folder, plan, seed):
+            raise UsageError(
+                "patients, labels or left_out are not those of the training: whom it left out is no longer known",
+                f"put the old table back, or name one of other patients in configs/train.json and take {_SPLIT} out",
+            )
     steps = load_pipeline(folder, device="cpu").network_bundle.preprocessing
     samples = _samples(folder, sidecar, plan, steps, seed, progress, only_left_out=True)
     return {"left_out": _measured(folder, samples)}
 
 
-def _write_plan(bundle: Path, folder: Path, plan: Mapping[str, Any]) -> None:
-    """What stood beside the pipeline is found from the new bundle too."""
+def _patients_and(out: Path, folder: Path, plan: Mapping[str, Any]) -> Callable[[Any, list[str]], set[str]]:
+    """For copytree, what of `folder` does not go into the new bundle, which may be given away: table, images, `out` itself."""
+    table, lines = read_table(folder, plan, _COLUMNS)
+    kept_back = {out.resolve(), table, *((table.parent / line["path"]).resolve() for line in lines)} - set(table.parents)
+    return lambda where, names: {name for name in names if Path(where, name).resolve() in kept_back}
+
+
+def _write_plan(bundle: Path, folder: Path, plan: Mapping[str, Any], seed: int) -> None:
+    """What stood beside the pipeline is found from the new bundle too, also where both move; and who was left out."""
     paths = {"cases": "cases.csv", **{key: plan[key] for key in ("cases", "base", "base_weights") if key in plan}}
-    placed = {key: str((folder / "configs" / str(path)).resolve()) for key, path in paths.items()}
-    (bundle / "configs" / "train.json").write_text(json.dumps({**plan, **placed}, indent=2, ensure_ascii=False) + "\n")
+    here = (bundle / "configs").resolve()
+    placed = {
+        key: str(path) if Path(path).is_absolute() else os.path.relpath((folder / "configs" / str(path)).resolve(), here)
+        for key, path in paths.items()
+    }
+    made = {**plan, **placed, _SPLIT: _split(folder, plan, seed)}
+    (here / "train.json").write_text(json.dumps(made, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _split(folder: Path, plan: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """All that decides who is left out; of the patients no more than one digest of all."""
+    _, lines = read_table(folder, plan, _COLUMNS)
+    cases = json.dumps([(_patient(line), line["label"]) for line in lines]).encode()
+    return {"seed": seed, "share": _share(plan), "cases_sha256": hashlib.sha256(cases).hexdigest()}
+
+
+def _share(plan: Mapping[str, Any]) -> float:
+    return float(plan.get("left_out", 0.25))
 
 
 _WANTED = ("preprocessing", "network_def")
@@ -132,7 +169,7 @@ def _samples(
     table, lines = read_table(folder, plan, _COLUMNS)
     if missing := {"path", "label"} - set(lines[0] if lines else ()):
         raise UsageError(f"the table {table} has no column {', '.join(sorted(missing))}", f"write it: {_COLUMNS}")
-    left_out = _left_out(lines, float(plan.get("left_out", 0.25)), seed)
+    left_out = _left_out(lines, _share(plan), seed)
     known = {one.label for one in sidecar.classes}
     samples = []
     for number, line in enumerate(lines):
@@ -149,7 +186,7 @@ def _samples(
 
 
 def _patient(line: Mapping[str, str]) -> str:
-    return line.get("patient") or line["path"]
+    return line.get("patient", "").strip() or line["path"].strip()
 
 
 def _left_out(lines: Sequence[Mapping[str, str]], share: float, seed: int) -> frozenset[str]:
@@ -206,11 +243,21 @@ def _fit(
             "all of the network was taken over, nothing is left to train", 'name its last layer: "head": ["fc"]'
         )
     items = _items(samples, sidecar)
+    if starved := _labels(samples) - _labels([one for one in samples if not one.left_out]):
+        raise UsageError(
+            f"no case of {', '.join(sorted(starved))} is left to train on", "name more of its patients in the table"
+        )
     if not items:
         raise UsageError("no case is left to train on", "name more patients in the table")
+    classes = 1 + max(rule.channel for rule in sidecar.classes)
     if frozen_epochs:
-        _stage(network, items, plan, taken, {"epochs": frozen_epochs}, seed, lambda share: progress("head", share))
-    _stage(network, items, plan, frozenset(), {}, seed, lambda share: progress("training", share))
+        head = {"epochs": frozen_epochs}
+        _stage(network, items, plan, taken, head, seed, lambda share: progress("head", share), classes=classes)
+    _stage(network, items, plan, frozenset(), {}, seed, lambda share: progress("training", share), classes=classes)
+
+
+def _labels(samples: Sequence[Sample]) -> frozenset[str]:
+    return frozenset[str]().union(*(one.labels for one in samples))
 
 
 def _items(samples: Sequence[Sample], sidecar: Sidecar) -> tuple[dict[str, torch.Tensor], ...]:
@@ -238,22 +285,22 @@ def _stage(
     changes: Mapping[str, Any],
     seed: int,
     progress: Any,
+    *,
+    classes: int = 0,
 ) -> None:
-    """One run of the training configuration."""
+    """One run of the training configuration. classes: that exclude each other, those without a case among them."""
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name not in frozen)
     learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
     still = tuple(module for name, module in network.named_modules() if name and _is_held(name, module, frozen))
-    own = {
-        key: value for key, value in plan.items() if key not in {"kind", "cases", "base", "base_weights", "head", "left_out"}
-    }
+    own = {key: value for key, value in plan.items() if key not in _NO_CONFIGURATION}
     parser = ConfigParser(
         {**configuration(items[0]["image"].ndim - 1, multilabel=items[0]["label"].ndim > 0), **own, **changes}
     )
     # As tuples and objects, which the parser passes on as they are.
     for key, value in {"network": network, "items": tuple(items), "parameters": tuple(learning), "still": still}.items():
         parser[key] = value
-    parser["seed"], parser["weights_of_classes"] = seed, class_weights(items)
+    parser["seed"], parser["weights_of_classes"] = seed, class_weights(items, classes)
     parser.get_parsed_content("initialize")
     torch.use_deterministic_algorithms(False)  # set_determinism asks for it; some layers have no such kernel
     trainer = parser.get_parsed_content("train#trainer")
@@ -285,11 +332,11 @@ class HeldInferer(SimpleInferer):  # type: ignore[misc]  # MONAI is untyped
         return super().__call__(inputs, network, *args, **kwargs)
 
 
-def class_weights(items: Sequence[Mapping[str, torch.Tensor]]) -> torch.Tensor:
+def class_weights(items: Sequence[Mapping[str, torch.Tensor]], classes: int = 0) -> torch.Tensor:
     """Rare classes count as much as common ones: for each class, or (multi-label) of a true one against a false one."""
     labels = torch.stack([one["label"] for one in items])
     if labels.ndim == 1:
-        counts = torch.bincount(labels).clamp(min=1).float()
+        counts = torch.bincount(labels, minlength=classes).clamp(min=1).float()
         return len(labels) / (len(counts) * counts)
     true = labels.sum(dim=0).clamp(min=1)
     return ((len(labels) - true) / true).clamp(0.1, 10.0)

@@ -39,8 +39,8 @@ def read_table(folder: Path, plan: Mapping[str, Any], columns: str) -> tuple[Pat
     table = (folder / "configs" / str(plan.get("cases", "cases.csv"))).resolve()
     if not table.is_file():
         raise UsageError(f"the table {table} does not exist", f"write it: {columns}")
-    with table.open(newline="", encoding="utf-8") as file:
-        return table, list(csv.DictReader(file))
+    with table.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin UTF-8 with a mark
+        return table, list(csv.DictReader(file, restval=""))
 
 
 def load_image(path: Path) -> Volume | Image2D:

@@ -18,6 +18,7 @@ from dicomnode.domain.findings import Findings
 from dicomnode.domain.imaging import Refusal
 from dicomnode.engines import check_pipeline, load_pipeline
 from dicomnode.learning import classifier, kinds
+from dicomnode.learning.tables import read_table
 from tests.engines.zoo import write_bundle
 from tests.imaging.writing import COMPUTED_RADIOGRAPHY, Slices, image, save
 
@@ -176,10 +177,36 @@ def test_classes_that_do_not_exclude_each_other_are_learned_from_series_and_stan
     told = report.metrics["left_out"]
     assert told["auc"] >= 0.9
     assert told["accuracy"] >= 0.8
+    # Whom the training with its seed left out is known from the bundle, also when it is moved; another table is refused.
+    assert kinds.evaluate(report.bundle) == report.metrics
+    plan = json.loads((report.bundle / "configs" / "train.json").read_text())
+    assert plan["cases"] == "../../../cases.csv"
     found = run(report.bundle, tmp_path / "case3")
+    write_table(tmp_path, lines[1:])
+    with pytest.raises(UsageError, match="no longer known"):
+        kinds.evaluate(report.bundle)
     assert {one.name: one.value for one in found.classifications}.keys() == {"Upper", "Lower"}
     assert found.heatmaps[0].values.shape == (8, 24, 24)
     assert json.loads((report.bundle / "configs" / "metadata.json").read_text())["eval_metrics"] == report.metrics
+
+
+def test_neither_the_table_nor_its_images_go_into_the_new_bundle(tmp_path: Path) -> None:
+    folder = bundle(tmp_path / "shapes", SHAPES[:2], dims=2, exclusive=True, plan={"cases": "cases.csv"})
+    radiographs(folder / "configs", SHAPES[:2], each=2)
+    out = folder / "runs"
+    kept_back = classifier._patients_and(out, folder, {"cases": "cases.csv"})
+    names = [path.name for path in (folder / "configs").iterdir()]
+    assert kept_back(folder / "configs", names) == {"cases.csv", "Disc0", "Disc1", "Ring0", "Ring1"}
+    assert kept_back(folder, ["configs", "models", "runs"]) == {"runs"}
+
+
+def test_a_patient_is_one_however_a_spreadsheet_wrote_him(tmp_path: Path) -> None:
+    (tmp_path / "configs").mkdir()
+    text = "path,patient,label\na,P1,Disc\nb, P1 ,Disc\nc,,\n d\n"
+    (tmp_path / "configs" / "cases.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    _, lines = read_table(tmp_path, {}, "")
+    assert [classifier._patient(line) for line in lines] == ["P1", "P1", "c", "d"]
+    assert lines[3]["label"] == ""
 
 
 @pytest.mark.parametrize(
@@ -190,6 +217,7 @@ def test_classes_that_do_not_exclude_each_other_are_learned_from_series_and_stan
         ({}, [{"path": "Disc0", "patient": "", "label": "Disc;Ring"}], "label 'Disc;Ring'"),
         ({"base_weights": "foreign.safetensors"}, [], "no tensor of foreign.safetensors fits"),
         ({"cases": "nowhere.csv"}, [], "does not exist"),
+        ({}, [], "no case of Disc, Ring is left to train on"),
     ],
 )
 def test_a_plan_that_cannot_be_followed_is_refused_by_name(
