@@ -152,9 +152,8 @@ class _Sending(Protocol):
     def __call__(self, one: HeldObject, path: Path) -> int | None: ...
 
 
-def get(source: Source, selection: Selection, conversation: Conversation) -> tuple[str, Tally]:
-    """Sub-operations on the association of the request; the outcome."""
-    tally = Tally(len(selection.ids))
+def get(source: Source, selection: Selection, conversation: Conversation, tally: Tally) -> str:
+    """Sub-operations on the association of the request; the outcome. tally: new, and right also where the peer leaves."""
     progress = Progress(conversation, tally)
 
     def sending(one: HeldObject, path: Path) -> int | None:
@@ -167,15 +166,19 @@ def get(source: Source, selection: Selection, conversation: Conversation) -> tup
 
     for one in source.objects(selection.ids):
         if conversation.cancelled():
-            return "cancelled", tally
+            return "cancelled"
         _send(source, one, tally, sending)
         progress.say()
-    return tally.outcome(), tally
+    return tally.outcome()
 
 
 def _send(source: Source, one: HeldObject | None, tally: Tally, sending: _Sending) -> None:
-    path = None if one is None else source.path(one)
-    tally.note(one, None if one is None or path is None else sending(one, path))
+    status: int | None = None
+    try:
+        if one is not None and (path := source.path(one)) is not None:
+            status = sending(one, path)
+    finally:  # who leaves before he answers may have it all the same: it was tried
+        tally.note(one, status)
 
 
 def _as_taken(one: HeldObject, path: Path, conversation: Conversation) -> StoredObject | None:
@@ -219,23 +222,22 @@ def destination_of(peers: Iterable[Peer], request: QueryRequest) -> Peer:
 
 
 def move(
-    source: Source, selection: Selection, conversation: Conversation, start_courier: Callable[[], Courier]
-) -> tuple[str, Tally]:
-    """Sub-operations on associations of ours; the outcome.
+    source: Source, selection: Selection, conversation: Conversation, tally: Tally, start_courier: Callable[[], Courier]
+) -> str:
+    """Sub-operations on associations of ours; the outcome. tally: see `get`.
 
     An object over which the destination ends the association fails; the others go on the next one.
     """
-    tally = Tally(len(selection.ids))
     with _Trip(start_courier, conversation, Progress(conversation, tally)) as trip:
         for one in source.objects(selection.ids):
             if conversation.cancelled():
-                return "cancelled", tally
+                return "cancelled"
             if trip.goes_on():
                 _send(source, one, tally, trip.take)
                 trip.progress.say()
             else:
                 tally.note(one, None)
-    return tally.outcome(), tally
+    return tally.outcome()
 
 
 class _Trip:

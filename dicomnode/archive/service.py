@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -12,7 +13,7 @@ from dicomnode.archive.answering import IMPLICIT, failed_list
 from dicomnode.archive.find import EXTENDED, find
 from dicomnode.archive.keys import FIND_CLASSES, RIGHTS
 from dicomnode.archive.refusals import RequestRefused
-from dicomnode.archive.retrieve import Source, Tally, destination_of, get, move, selected
+from dicomnode.archive.retrieve import Selection, Source, Tally, destination_of, get, move, selected
 from dicomnode.domain.errors import DicomNodeError
 from dicomnode.domain.query_statuses import QUERY_CONDITIONS
 from dicomnode.domain.routes import Peer
@@ -97,27 +98,28 @@ class Archive:
 
     def _retrieve(self, request: QueryRequest, conversation: Conversation) -> tuple[str, Tally]:
         if request.service is QueryService.GET:
-            outcome, tally = get(self._source, selected(self._holdings, request), conversation)
-            self._note(tally, request, "C-GET")
-            return outcome, tally
+            selection = selected(self._holdings, request)
+            with self._noted(selection, request, "C-GET") as tally:
+                return get(self._source, selection, conversation, tally), tally
         destination = destination_of(self._peers, request)
         selection = selected(self._holdings, request)
         originator = (request.calling_ae, request.message_id)
-        outcome, tally = move(
-            self._source,
-            selection,
-            conversation,
-            lambda: Courier(destination, self._our_ae_title, selection.kinds, originator=originator),
-        )
-        self._note(tally, request, f"C-MOVE to {destination.name}")
-        return outcome, tally
+        start_courier = partial(Courier, destination, self._our_ae_title, selection.kinds, originator=originator)
+        with self._noted(selection, request, f"C-MOVE to {destination.name}") as tally:
+            return move(self._source, selection, conversation, tally, start_courier), tally
 
-    def _note(self, tally: Tally, request: QueryRequest, how: str) -> None:
+    @contextmanager
+    def _noted(self, selection: Selection, request: QueryRequest, how: str) -> Iterator[Tally]:
+        """A tally; who had what is noted at its end, also where the peer left before."""
+        tally = Tally(len(selection.ids))
         try:
-            if tally.studies:
-                self._holdings.note_retrieved(tally.studies, request.peer.name, how)
-        except DicomNodeError as error:  # the peer has its images all the same
-            _log.error("a retrieval could not be noted", association=request.association_key, exc_info=error)
+            yield tally
+        finally:
+            try:
+                if tally.studies:
+                    self._holdings.note_retrieved(tally.studies, request.peer.name, how)
+            except DicomNodeError as error:  # the peer has its images all the same
+                _log.error("a retrieval could not be noted", association=request.association_key, exc_info=error)
 
 
 def _last_response(request: QueryRequest, conversation: Conversation, outcome: str, tally: Tally | None) -> None:

@@ -20,7 +20,10 @@ from dicomnode.network.contexts import UNCOMPRESSED
 from dicomnode.roles.retention import Retention
 from dicomnode.settings import Settings
 from tests.archive.holding import GET_MODELS, MOVE, STUDY_ROOT, Holding, find, identifier
+from tests.archive.speaking import LEVEL, key, request
 from tests.peers.postgresql import PostgreSQL
+from tests.peers.waiting import wait_until
+from tests.receiving.raw import DATA, RawSender, pdu, pdv
 from tests.receiving.reception import local_peer
 from tests.receiving.samples import CT, ELE, changed, ct
 
@@ -183,3 +186,16 @@ def test_who_had_what_is_told_by_status_and_explain(holding: Holding) -> None:
     assert (told["peer"], told["what"]) == ("loopback", "1 of 2 instances by C-GET")
     (told,) = holding.registry.explain("1.2.2")["retrievals"]  # type: ignore[attr-defined]
     assert told["what"] == "1 of 1 instances by C-GET"
+
+
+def test_who_leaves_before_the_end_is_told_too(holding: Holding) -> None:
+    holding.take(*images("1.2.1"))
+    with RawSender(holding.port) as raw:
+        contexts = [(GET_MODELS["study"], (ELE,)), (CT, (ELE,))]
+        assert raw.associate(contexts=contexts, items=[build_role(CT, scp_role=True)]) == 2
+        head, wanted = request(0x0010, model=GET_MODELS["study"]), LEVEL + key(0x0020000D, "UI", "1.2.1\0")
+        raw.send(pdu(DATA, pdv(head, command=True, last=True)) + pdu(DATA, pdv(wanted, command=False, last=True)))
+        assert raw.receive()[0] == DATA, "the first image is on its way"
+    wait_until(lambda: holding.registry.explain("1.2.1")["retrievals"], what="the note")  # type: ignore[attr-defined]
+    (told,) = holding.registry.explain("1.2.1")["retrievals"]  # type: ignore[attr-defined]
+    assert told["what"] == "0 of 1 instances by C-GET"
