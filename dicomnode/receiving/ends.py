@@ -68,6 +68,7 @@ class Ends:
             self._changed.notify()
         if thread is not None:
             thread.join()
+            self._noted()  # what came while it noted others
 
     def _run(self) -> None:
         while not self._stopping.is_set():
