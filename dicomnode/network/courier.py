@@ -33,7 +33,7 @@ class Courier:
         tls = (
             None
             if peer.tls is None
-            else [str(path) if path else None for path in (peer.tls.certificate, peer.tls.key, peer.tls.ca)]
+            else [[str(path) if path else None for path in (peer.tls.certificate, peer.tls.key, peer.tls.ca)], peer.tls.pinned]
         )
         order = {
             "peer": [peer.name, peer.ae_title, peer.host, peer.port],

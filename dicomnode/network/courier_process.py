@@ -56,11 +56,12 @@ def contexts(kinds: Sequence[Sequence[str]]) -> list[tuple[str, tuple[str, ...]]
     return list(dict.fromkeys(wanted))[:MOST_CONTEXTS]
 
 
-def _tls(files: Sequence[str | None] | None) -> PeerTls | None:
-    if files is None:
+def _tls(order: tuple[Sequence[str | None], bool] | None) -> PeerTls | None:
+    if order is None:
         return None
+    files, pinned = order
     certificate, key, ca = (Path(path) if path else None for path in files)
-    return PeerTls(certificate, key, ca)
+    return PeerTls(certificate, key, ca, pinned)
 
 
 def _say(word: dict[str, Any]) -> None:
