@@ -12,7 +12,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from dicomnode import routing
 from dicomnode.domain.clock import utc_now
-from dicomnode.domain.errors import StorageError
+from dicomnode.domain.errors import DatabaseUnreachable, StorageError
 from dicomnode.domain.routes import InputRole, Route
 from dicomnode.registry import Registry
 from dicomnode.roles import leftovers, wiring
@@ -62,14 +62,19 @@ class Sweeper:
 
     def completeness(self) -> None:
         """Which series are complete, which route takes them: jobs."""
-        report = routing.sweep(
-            self._registry,
-            self._routes,
-            utc_now(),
-            pipelines=self._facts,
-            watch=self._watch,
-            count=self._count,
-        )
+        try:
+            report = routing.sweep(
+                self._registry,
+                self._routes,
+                utc_now(),
+                pipelines=self._facts,
+                watch=self._watch,
+                count=self._count,
+            )
+        except DatabaseUnreachable:
+            # The clock goes on. A fresh process would know neither since when the database is away nor how long it was silent.
+            self.last_sweep_at = time.monotonic()
+            raise
         self.last_sweep_at = time.monotonic()
         for key in report.series_completed:
             _log.info("series complete", series=key, how="forced" if key in report.series_forced else "quiet")
