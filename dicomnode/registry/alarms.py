@@ -14,6 +14,7 @@ from dicomnode.domain.clock import type_clock
 from dicomnode.domain.states import DeliveryState, JobState
 from dicomnode.registry.damage import HOLD_REASON
 from dicomnode.registry.engine import Database
+from dicomnode.registry.queue import claimable
 from dicomnode.registry.tables import AuditRow, Base, Conflict, Delivery, Job, Series, Study
 from dicomnode.registry.trouble import begun_anew
 
@@ -96,10 +97,9 @@ def _named(name: type_name) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
 
 
 def _queue(session: Session, now: datetime, longer_than: timedelta) -> list[Alarm]:
-    claimable = (Job.state == JobState.QUEUED.value, Job.held == "", Job.not_before <= now)
     # Not its creation: one that an operator retried waits since then.
-    waits = select(func.count(Job.id), func.min(Job.not_before)).join(Study, Job.study_id == Study.id)
-    count, oldest = session.execute(waits.where(*claimable, Study.held == "")).one()
+    waits = select(func.count(Job.id), func.min(Job.not_before)).where(*claimable(now))
+    count, oldest = session.execute(waits).one()
     if oldest is None or now - oldest <= longer_than:
         return []
     return [Alarm(AlarmKind.QUEUE_DEEP, "queue", count, oldest)]

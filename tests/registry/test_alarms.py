@@ -76,6 +76,16 @@ def test_a_deep_queue_is_an_alarm_and_work_ends_it(registry: Registry, clock: Cl
     assert standing(registry) == {}
 
 
+def test_a_job_that_no_worker_may_take_makes_no_deep_queue(registry: Registry, clock: Clock) -> None:
+    add_series(registry, 3)
+    queue_job(registry)
+    registry.record_conflict(received("1.2.3.1.1", at=clock.forward(5), content="other"), ConflictKind.PIXELS)
+    clock.forward(3600)
+    assert list(standing(registry)) == [("content_quarantined", "E1")]
+    registry.retry("E1")
+    assert list(standing(registry)) == [("queue_deep", "queue")]
+
+
 @pytest.mark.parametrize(
     ("kind", "alarm", "key"),
     [
