@@ -74,7 +74,7 @@ def _deliveries(number: int, at: datetime, until: datetime) -> list[dict[str, An
     return [
         {
             "result_id": number * 3 + order, "job_id": number, "destination": "pacs", "state": state, "attempt": 1,
-            "starts": 1, "worker": "", "not_before": until + timedelta(hours=12), "created_at": at,
+            "starts": 1, "worker": "", "not_before": until + timedelta(hours=1), "created_at": at,
             "last_error": "", "proof": "",
         }
         for order in range(3)

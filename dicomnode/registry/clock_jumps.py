@@ -1,6 +1,7 @@
 """A clock that was wrong and was put right: rows from a future that will not come for years would wait until then.
 
-Nothing is ever put off for a day, and no lease lasts so long: what is further away was written by a clock that was ahead.
+Nothing is put off for two hours (the longest pause is an hour and a fifth), and no lease lasts a day: what is further away was
+written by a clock that was ahead, as one is by its zone's hours that takes local time for UTC.
 """
 
 from datetime import datetime, timedelta
@@ -11,17 +12,18 @@ from sqlalchemy.orm import Session
 from dicomnode.domain.states import DeliveryState, JobState
 from dicomnode.registry.tables import Delivery, Job
 
-_NEVER_AHEAD = timedelta(days=1)
+_LONGER_THAN_ANY_PAUSE, _LONGER_THAN_ANY_LEASE = timedelta(hours=2), timedelta(days=1)
 _LEASE = timedelta(minutes=15)  # who lives renews long before; who died is noticed then
 
 
 def bring_back(session: Session, now: datetime) -> None:
-    """What waits for a time that is more than a day ahead waits no longer; leases that end then end soon. No state changes."""
-    future = now + _NEVER_AHEAD
+    """What waits for a time that nothing is put off to waits no longer; leases that end so late end soon. No state changes."""
+    future = now + _LONGER_THAN_ANY_PAUSE
     open_deliveries = (DeliveryState.WAITING.value, DeliveryState.SENT.value)
     session.execute(update(Job).where(Job.state == JobState.QUEUED.value, Job.not_before > future).values(not_before=now))
     session.execute(
         update(Delivery).where(Delivery.state.in_(open_deliveries), Delivery.not_before > future).values(not_before=now)
     )
+    future = now + _LONGER_THAN_ANY_LEASE
     for row, state in ((Job, JobState.RUNNING.value), (Delivery, DeliveryState.SENDING.value)):
         session.execute(update(row).where(row.state == state, row.lease_until > future).values(lease_until=now + _LEASE))

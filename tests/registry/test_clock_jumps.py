@@ -1,12 +1,15 @@
-"""The clock was a year ahead and is put right: what was written meanwhile does not wait for that year."""
+"""The clock was ahead and is put right: what was written meanwhile does not wait until it has caught up."""
 
 from datetime import timedelta
+
+import pytest
 
 from dicomnode.domain.states import DeliveryEvent, JobEvent
 from dicomnode.registry import ClaimedDelivery, ClaimedJob, Registry
 from tests.registry.samples import Clock, Spool, add_series, queue_job
 
 YEAR = timedelta(days=365)
+ZONE = timedelta(hours=5)  # local time was taken for UTC
 
 
 def job_of(registry: Registry) -> ClaimedJob:
@@ -21,18 +24,19 @@ def delivery_of(registry: Registry) -> ClaimedDelivery:
     return delivery
 
 
-def test_jobs_and_deliveries_that_wait_for_next_year_go_on_now(registry: Registry, clock: Clock) -> None:
+@pytest.mark.parametrize("ahead", [YEAR, ZONE])
+def test_jobs_and_deliveries_whose_time_was_set_back_go_on_now(registry: Registry, clock: Clock, ahead: timedelta) -> None:
     for number in range(3):
         add_series(registry, 1, study=f"1.9.{number}", series=f"1.9.{number}.1")
     queue_job(registry)
-    clock.now += YEAR
+    clock.now += ahead
     registry.finish_job(job_of(registry), JobEvent.TRY_AGAIN)
     done = job_of(registry)
     registry.finish_job(done, JobEvent.FINISHED, results=Spool().objects(done, ("SEG", "SR")), destinations=["pacs"])
     registry.finish_delivery(delivery_of(registry), DeliveryEvent.ACCEPTED, status=0)
     registry.finish_delivery(delivery_of(registry), DeliveryEvent.TRY_AGAIN)
     job_of(registry)
-    clock.now -= YEAR
+    clock.now -= ahead
     assert registry.claim_job("w:1", 60) is None
     assert registry.deliveries_to_prove("pacs") == []
     assert registry.requeue_lost() == 0, "whoever holds a job lives, as far as anybody knows"
