@@ -68,7 +68,7 @@ def _encoding(elements: dict[BaseTag, type_element]) -> str | list[str]:
 
 
 class _Walk:
-    """A window on the stream, from `start` on; it grows as far as elements ask for and the file is long."""
+    """A window on the stream, from `start` on; it moves with the elements: no more is held than one of them and a bit."""
 
     def __init__(self, stream: BinaryIO, start: int) -> None:
         self._stream, self._start = stream, start
@@ -81,10 +81,10 @@ class _Walk:
         at, held = 0, self._held
         while True:
             if at + 12 > len(held):
-                held = self._more(at + 12)
-                if at == len(held):
-                    return found, self._start + at
-                if at + 8 > len(held):
+                held, at = self._from(at, 12), 0
+                if not held:
+                    return found, self._start
+                if len(held) < 8:
                     raise _NotPlain
             group, element, vr, length = _read_short(held, at)
             tag = group << 16 | element
@@ -107,27 +107,30 @@ class _Walk:
                 continue
             at = begin + length
             if at > len(held):
-                held = self._more(at)
+                held, begin, at = self._from(begin, length), 0, length
                 if at > len(held):
                     raise _NotPlain
             value = held[begin:at] if length else _EMPTY[name]
             key = _KNOWN.get(tag) or known_tag(tag)
             found[key] = RawDataElement(key, name, length, value, self._start + begin, False, True)
 
-    def _more(self, wanted: int) -> bytes:
-        if wanted > len(self._held):
-            self._held += self._stream.read(max(_AT_ONCE, wanted - len(self._held)))
+    def _from(self, at: int, wanted: int) -> bytes:
+        """The window moved to `at`, more than it held of it: `wanted` bytes at least, or all that is left of the file."""
+        kept = self._held[at:]
+        self._start += at
+        self._held = kept + self._stream.read(max(_AT_ONCE, wanted - len(kept)))
         return self._held
 
     def _sequence(self, tag: int, vr: str, begin: int, found: dict[BaseTag, type_element]) -> tuple[BaseTag, DataElement, int]:
         """A sequence of undefined length, by pydicom, and where it ends; the window begins anew there."""
         if vr != "SQ":
             raise _NotPlain
-        self._stream.seek(self._start + begin)
+        value_at = self._start + begin
+        self._stream.seek(value_at)
         sequence = read_sequence(self._stream, False, True, _UNDEFINED, _encoding(found))
-        behind = self._stream.tell() - self._start
-        if behind > len(self._held):
-            self._held = self._held.ljust(behind, b"\0")
+        behind = self._stream.tell()
+        if behind > self._start + len(self._held):
+            self._start, self._held = behind, b""
         self._stream.seek(self._start + len(self._held))
         key = known_tag(tag)
-        return key, DataElement(key, vr, sequence, self._start + begin, is_undefined_length=True), behind
+        return key, DataElement(key, vr, sequence, value_at, is_undefined_length=True), behind - self._start

@@ -7,7 +7,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from dicomnode.imaging import part10
+from dicomnode.imaging import part10, plain_headers
 from dicomnode.imaging.part10 import Part10Header, read_header
 from tests.imaging.writing import Slices
 
@@ -62,3 +62,26 @@ def test_sequences_and_long_values_are_stepped_over(tmp_path: Path, undefined: b
     assert quick.data_set == slow.data_set
     assert quick.data_set.ReferencedImageSequence[1].ReferencedSOPInstanceUID == "1.2.3.4"
     assert (quick.pixel_element_offset, quick.bytes_held) == (slow.pixel_element_offset, slow.bytes_held)
+
+
+def test_the_window_moves_over_a_long_header_and_holds_little_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[int] = []
+    moved = plain_headers._Walk._from
+
+    def watched(walk: plain_headers._Walk, at: int, wanted: int) -> bytes:
+        found = moved(walk, at, wanted)
+        held.append(len(found))
+        return found
+
+    monkeypatch.setattr(plain_headers._Walk, "_from", watched)
+    data_set = Slices().data_set(0)
+    data_set.add_new(0x00090010, "LO", "OWNER")
+    for number in range(2000):
+        data_set.add_new(0x00091000 + number, "OB", bytes([number % 256]) * (2 * (number % 97)))
+    data_set.file_meta.MediaStorageSOPClassUID, data_set.file_meta.MediaStorageSOPInstanceUID = data_set.SOPClassUID, "1.2.9"
+    data_set.save_as(tmp_path / "one.dcm", enforce_file_format=True)
+    quick = facts(read_header(tmp_path / "one.dcm"))
+    assert len(held) > 5
+    assert max(held) < 1 << 16
+    monkeypatch.setattr(part10, "read_plain", lambda *_, **__: None)
+    assert facts(read_header(tmp_path / "one.dcm")) == quick
