@@ -20,7 +20,7 @@ from dicomnode.domain.errors import CorruptInstance, PeerUnreachable
 from dicomnode.domain.query_statuses import PENDING
 from dicomnode.domain.routes import Peer
 from dicomnode.network.contexts import UNCOMPRESSED
-from dicomnode.network.courier import Courier
+from dicomnode.network.courier import Courier, on_the_way_s
 from dicomnode.network.dimse import Conversation, QueryRequest, StoredObject, SubOperations
 from dicomnode.registry import HeldObject, Holdings, Narrowing
 from dicomnode.storage import Store, data_set_offset
@@ -263,7 +263,7 @@ class _Trip:
                 self._lost = _MOST_LOST
         return self._courier is not None
 
-    def take(self, one: HeldObject, path: Path) -> int | None:  # noqa: ARG002 - as `_Sending` is called
+    def take(self, one: HeldObject, path: Path) -> int | None:
         """Its status of C-STORE; None without one."""
         if self._courier is None:
             return None
@@ -272,16 +272,16 @@ class _Trip:
         except PeerUnreachable:
             self._give_up()
             return None
-        said = self._word()
+        said = self._word(_LONGEST_OF_ONE_S + on_the_way_s(one.size_bytes))
         if said is None or said["status"] is None:
             self._give_up()
             return None
         self._lost = 0
         return int(said["status"])
 
-    def _word(self) -> dict[str, Any] | None:
+    def _word(self, wait_s: float = _LONGEST_OF_ONE_S) -> dict[str, Any] | None:
         """What the courier says next; None, and it is ended, if there is nothing."""
-        until = time.monotonic() + _LONGEST_OF_ONE_S
+        until = time.monotonic() + wait_s
         cancelled = False
         while self._courier is not None and time.monotonic() < until:
             try:

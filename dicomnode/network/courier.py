@@ -20,6 +20,12 @@ from dicomnode.domain.routes import Peer
 
 _LONGEST_LINE = 1 << 16
 _LAST_WORDS_S = 2.0
+_SLOWEST_BYTES_PER_S = 1_000_000  # to a branch behind 8 Mbit/s
+
+
+def on_the_way_s(size_bytes: int) -> float:
+    """How long an object of this size may take to a peer that lives, before its answer is waited for."""
+    return size_bytes / _SLOWEST_BYTES_PER_S
 
 
 class Courier:

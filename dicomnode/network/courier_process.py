@@ -12,6 +12,7 @@ from dicomnode.domain.errors import CorruptInstance, PeerUnreachable
 from dicomnode.domain.routes import Peer, PeerTls
 from dicomnode.network.association import Timeouts, associate
 from dicomnode.network.contexts import MOST_CONTEXTS, UNCOMPRESSED
+from dicomnode.network.courier import on_the_way_s
 from dicomnode.network.services import send_file
 
 # Somebody waits for each of these and asks again if need be: a destination that is dead should be known soon.
@@ -41,10 +42,13 @@ def _send(association: Association, originator: tuple[str, int]) -> None:
         if not association.is_established:
             raise PeerUnreachable("the link to the peer was lost", "look at the peer's own log")
         try:
-            status = send_file(association, Path(json.loads(line)["path"]), originator=originator)
+            path = Path(json.loads(line)["path"])
+            # pynetdicom counts from when the last piece is queued, which is before the first is sent.
+            association.dimse_timeout = _TIMEOUTS.dimse_s + on_the_way_s(path.stat().st_size)
+            status = send_file(association, path, originator=originator)
         except PeerUnreachable:  # no context fits; the others may
             status = _NOT_TAKEN
-        except CorruptInstance:
+        except (CorruptInstance, OSError):
             status = _UNREADABLE
         _say({"status": status})
 
