@@ -35,7 +35,9 @@ def images_for_writers(sources: Sources) -> list[Dataset]:
     joined = Dataset()
     joined.update(sources.headers[0])
     joined.file_meta = sources.headers[0].file_meta
-    del joined.NumberOfFrames, joined.PerFrameFunctionalGroupsSequence  # elements are shared: the first object keeps its own
+    for keyword in ("NumberOfFrames", PER_FRAME):  # elements are shared: the first object keeps its own
+        if keyword in joined:
+            del joined[keyword]
     joined.NumberOfFrames = sum(frame_count(header) for header in sources.headers)
     joined.PerFrameFunctionalGroupsSequence = DicomSequence(
         [frame for header in sources.headers for frame in header.PerFrameFunctionalGroupsSequence]
