@@ -88,7 +88,8 @@ class Answers:
 
 def _plain(key: Key, text: str) -> bytes:
     if key.vr == "US":
-        return b"".join(struct.pack("<H", int(value)) for value in text.split("\\") if value.isdigit() and int(value) < 1 << 16)
+        numbers = [int(value) for value in text.split("\\") if value.isdecimal()]  # a text, where the object said so
+        return b"".join(struct.pack("<H", number) for number in numbers if number < 1 << 16)
     return text.encode("utf-8")
 
 
