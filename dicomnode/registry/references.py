@@ -30,7 +30,7 @@ def _reasons(session: Session, named: Sequence[str]) -> list[str]:
     stored = {
         row.sop_instance_uid: row for row in session.execute(select(*columns).where(Instance.sop_instance_uid.in_(named)))
     }
-    # A rejection note of ours names results; those that were purged stand in the archive all the same.
+    # A rejection note of ours names results; those that were purged stand in the archive all the same, even if they came back.
     results = set(session.scalars(select(Result.sop_instance_uid).where(Result.sop_instance_uid.in_(named))))
     contested = (Conflict.sop_instance_uid.in_(named), Conflict.decided_at.is_(None))
     in_quarantine = set(session.scalars(select(Conflict.sop_instance_uid).where(*contested)))
@@ -43,6 +43,6 @@ def _reasons(session: Session, named: Sequence[str]) -> list[str]:
             reasons.append("are not known here")
         elif row is not None and row.rejected:
             reasons.append("were rejected")
-        elif row is not None and row.purged_at is not None:
+        elif row is not None and row.purged_at is not None and uid not in results:
             reasons.append("were purged here")
     return reasons

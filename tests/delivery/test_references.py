@@ -101,6 +101,16 @@ def test_a_result_whose_sources_were_purged_is_not_sent_again_unseen(outbox: Out
     assert reason(outbox, sc) == "of the 1 instances that it names 1 were purged here"
 
 
+def test_a_result_of_ours_that_came_back_and_was_purged_may_be_named(outbox: Outbox, tmp_path: Path) -> None:
+    (sc,) = outbox.finish_a_job("folder", kinds=[ResultKind.SC])
+    back = replace(again(outbox, sc, "d"), sop_instance_uid=sc.sop_instance_uid, series_instance_uid=sc.series_instance_uid)
+    outbox.registry.add_instance(back, ours=True)
+    outbox.deliverer(folder_destination("folder", tmp_path)).run_once()
+    outbox.clock.advance(**LATER)
+    assert outbox.registry.keeping.purge_sources(outbox.clock(), 10) == ["S1"]
+    assert outbox.registry.keeping.references_problem([sc.sop_instance_uid]) == ""
+
+
 def test_of_many_instances_each_is_looked_at(outbox: Outbox) -> None:
     (sc,) = outbox.finish_a_job("folder", kinds=[ResultKind.SC])
     (source,) = sc.source_sop_instance_uids
