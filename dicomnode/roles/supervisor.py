@@ -117,8 +117,8 @@ class Supervisor:
         """The settings file as it is now. Raises SettingsError if the node cannot go on with it."""
         settings = load_settings(self._settings.source)
         preparation.refuse_what_cannot_run(settings)
-        if (settings.data_dir, settings.database_url) != (self._settings.data_dir, self._settings.database_url):
-            raise SettingsError("node.data_dir or database.url changed", "restart the node for that")
+        if _lasting(settings) != _lasting(self._settings):
+            raise SettingsError("node.data_dir, node.name or database.url changed", "restart the node for that")
         return settings
 
     def _tell_to_end(self, child: Child, state: str) -> None:
@@ -254,3 +254,8 @@ class Supervisor:
             write_state(self._run_folder, status)
         except OSError as error:  # a full disk: `status` is late, the node goes on
             _log.error("the state of a role could not be written", task=child.role, exc_info=error)
+
+
+def _lasting(settings: Settings) -> tuple[object, ...]:
+    """What the locks, the rows that this supervisor writes and the names of its workers hang on."""
+    return settings.data_dir, settings.database_url, settings.node.name
