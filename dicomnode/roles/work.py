@@ -1,6 +1,7 @@
 """The worker: claims jobs, makes findings of images and result objects of findings. The only role that loads torch."""
 
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -109,7 +110,8 @@ class Worker:
                     ending = self.run(job)
                 except Exception as error:  # noqa: BLE001 - the boundary of a job: it must never take the worker with it
                     ending = self._failed(job, error)
-            self._written_down(job, ending)  # what is left of the lease is enough, and nobody renews what has ended
+            # What is left of the lease is enough, and nobody renews what has ended.
+            self._written_down(job, lambda: self._finish(job, ending))
         except StaleUpdate:
             _log.warning("result dropped: the job belongs to somebody else now", job=job.key)
         except DicomNodeError as error:  # the lease runs out and the job is tried again
@@ -125,7 +127,8 @@ class Worker:
             open_to, _ = self._open_to(job, [self._destinations[name] for name in route.send_to])
             kinds = {one.name: one.profile.kinds for one in open_to}
             profiles = {one.name: one.profile.name for one in open_to}
-            self._registry.say_not_run(job, objects, [one.name for one in open_to], kinds, profiles)
+            names = [one.name for one in open_to]
+            self._written_down(job, lambda: self._registry.say_not_run(job, objects, names, kinds, profiles))
             _log.info("not run was said for a job whose workers died", job=job.key, results=len(objects))
         except Exception as error:  # noqa: BLE001 - the boundary of a notice: the job's row says what happened all the same
             _log.error("the notice of a failed job could not be made", job=job.key, exc_info=error)
@@ -303,11 +306,11 @@ class Worker:
             _log.error("the notice of a failed job could not be made", job=job.key, exc_info=second)
         return ending
 
-    def _written_down(self, job: ClaimedJob, ending: Ending) -> None:
-        """`_finish`, as often as the database is away: what was computed is not computed again for that."""
+    def _written_down(self, job: ClaimedJob, write: Callable[[], None]) -> None:
+        """`write`, as often as the database is away: what was computed is not computed again, or left unsaid, for that."""
         while True:
             try:
-                return self._finish(job, ending)
+                return write()
             except DatabaseUnreachable as error:
                 _log.warning("the end of a job cannot be written yet", job=job.key, exc_info=error)
                 self._lifeline.alive()
