@@ -70,11 +70,8 @@ class Arrivals:
         self.settle_doubts(wait=True)
         try:
             return self._together(batch)
-        except DatabaseUnreachable as error:
-            if not self._database.is_sqlite and not isinstance(error, BrokenOff):
-                self._in_doubt.extend(one.received for one in batch if not one.replaces)
-            raise
-        except DicomNodeError:  # the database is full or locked: it is so for each of them
+        except DicomNodeError as error:  # the database is away, full or locked: it is so for each of them
+            self._doubt(error, batch)
             raise
         except Exception as error:
             if len(batch) == 1 and not isinstance(error, Unusual):
@@ -111,7 +108,13 @@ class Arrivals:
         try:
             return self._database.keep(lambda unit: _carefully(unit.connection, one))
         except Exception as error:  # noqa: BLE001 - raised where it was brought
+            self._doubt(error, [one])
             return error
+
+    def _doubt(self, error: Exception, batch: Sequence[_Arrival]) -> None:
+        """A server that went away may have kept these."""
+        if isinstance(error, DatabaseUnreachable) and not isinstance(error, BrokenOff) and not self._database.is_sqlite:
+            self._in_doubt.extend(one.received for one in batch if not one.replaces)
 
     def _way_of(self, one: _Arrival) -> KnownSeries | None:
         if one.ours or one.replaces:
