@@ -42,7 +42,9 @@ def build_report(
     root = content[0].ContentSequence
     for item in library(images, own_frame_of_reference=bool(sources.received_frames_of_reference)):
         root.insert(len(root) - 1, item)  # before the measurements, as TID 1500 orders them
-    notes = [note for note in (report.plan.note, library_note) if note]
+    # Statements carry the warnings in their own text; lesions, boxes and organs alone do not.
+    warnings = () if findings.classifications else tuple(f"Note: {warning}." for warning in findings.warnings)
+    notes = [note for note in (*warnings, report.plan.note, library_note) if note]
     if notes:
         root.append(_notes(notes))
     what = "SR display" if report.for_viewer else "SR"

@@ -201,9 +201,10 @@ def test_a_fallback_waits_beside_the_object_whose_place_it_takes(case: Case, tmp
 def test_organs_alone_are_reported_by_their_volumes(tmp_path: Path) -> None:
     paths = small_series(tmp_path / "ct")
     volume = volume_of(paths)
-    findings = replace(small_findings(volume, nodules=0), classifications=())
+    findings = replace(small_findings(volume, nodules=0), classifications=(), warnings=("the kernel is an unusual one",))
     made = make_case(paths, findings, volume, tmp_path / "results", kinds=NO_PICTURES)
     verify(made.objects, findings, volume, paths)
+    assert "Note: the kernel is an unusual one." in texts(report(made))  # no statement carries it
     volumes = [
         float(item.MeasuredValueSequence[0].NumericValue)
         for group in groups(report(made))
