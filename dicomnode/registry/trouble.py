@@ -9,6 +9,7 @@ from functools import wraps
 from typing import Any, TypeVar
 
 from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from dicomnode.domain.errors import DatabaseUnreachable, DicomNodeError, OutOfSpace, SettingsError
 
@@ -18,7 +19,7 @@ Class = TypeVar("Class", bound=type)
 BUSY_TIMEOUT_S = 30
 _DAMAGED = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
 # SQLSTATE (PostgreSQL, appendix A)
-_UNDEFINED_TABLE, _DISK_FULL = "42P01", "53100"
+_UNDEFINED_TABLE, _DISK_FULL, _READ_ONLY = "42P01", "53100", "25006"
 _BROKEN_OFF = frozenset({"40001", "40P01"})  # serialization failure, deadlock
 _TRIES, _LONGEST_PAUSE_S = 6, 0.1
 
@@ -68,7 +69,15 @@ def translated_errors() -> Iterator[None]:
             ) from None
         if getattr(error.orig, "sqlstate", "") == _UNDEFINED_TABLE:
             raise _no_tables() from None
+        if getattr(error.orig, "sqlstate", "") == _READ_ONLY:  # after a failover
+            raise DatabaseUnreachable(
+                "the database server may only be read just now", "make database.url lead to the server that takes changes"
+            ) from None
         raise
+    except PoolTimeout:
+        raise DatabaseUnreachable(
+            "no connection to the database became free", "see whether its server answers, and how many connections it takes"
+        ) from None
 
 
 def _no_tables() -> SettingsError:
