@@ -10,7 +10,7 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from dicomnode.domain.states import DeliveryState, JobState
-from dicomnode.registry.tables import Delivery, Job
+from dicomnode.registry.tables import Commitment, Delivery, Job
 
 _LONGER_THAN_ANY_PAUSE, _LONGER_THAN_ANY_LEASE = timedelta(hours=2), timedelta(days=1)
 _LEASE = timedelta(minutes=15)  # who lives renews long before; who died is noticed then
@@ -24,6 +24,8 @@ def bring_back(session: Session, now: datetime) -> None:
     session.execute(
         update(Delivery).where(Delivery.state.in_(open_deliveries), Delivery.not_before > future).values(not_before=now)
     )
+    unreported = (Commitment.reported_at.is_(None), Commitment.not_before > future)
+    session.execute(update(Commitment).where(*unreported).values(not_before=now))
     future = now + _LONGER_THAN_ANY_LEASE
     for row, state in ((Job, JobState.RUNNING.value), (Delivery, DeliveryState.SENDING.value)):
         session.execute(update(row).where(row.state == state, row.lease_until > future).values(lease_until=now + _LEASE))
