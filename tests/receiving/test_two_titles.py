@@ -15,6 +15,7 @@ from dicomnode.domain.states import JobEvent
 from dicomnode.registry import Registry
 from dicomnode.routing import PipelineFacts, sweep
 from tests.peers.dcmtk import storescu
+from tests.peers.waiting import wait_until
 from tests.receiving.reception import Reception
 from tests.receiving.samples import ILE, changed, ct, saved
 
@@ -33,6 +34,10 @@ class Titles(Reception):
     def called(self, title: str, *paths: Path, extra: tuple[str, ...] = ("-xe",)) -> None:
         sent = storescu(self.port, *paths, calling="SCANNER", called=title, extra=extra)
         assert sent.ok, sent.output
+        wait_until(self._has_noted_the_ends, what="the ends of associations are noted")
+
+    def _has_noted_the_ends(self) -> bool:
+        return not any(study.associations for study in self.registry.studies_to_judge())
 
     def swept(self, later_s: float = 0.0) -> list[str]:
         """Pipelines whose jobs a sweep creates, as if it were later."""
