@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy import select
@@ -14,6 +14,7 @@ from dicomnode.registry.tables import Delivery, Job, Mark, Result, Series, Study
 
 SENT, ANSWERED = "canary_sent", "canary_answered"
 _ARRIVED = (DeliveryState.SENT.value, DeliveryState.CONFIRMED.value)
+_SKEW = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +27,10 @@ class CanaryAnswer:
     why: str
 
 
-def marks(session: Session) -> tuple[datetime | None, datetime | None]:
-    """When the last canary was sent, and when one last came out whole."""
-    found = {mark.name: mark.at for mark in session.scalars(select(Mark).where(Mark.name.in_([SENT, ANSWERED])))}
+def marks(session: Session, now: datetime) -> tuple[datetime | None, datetime | None]:
+    """When the last canary was sent, and when one last came out whole; a time to come, from a clock that was ahead, is none."""
+    said = (Mark.name.in_([SENT, ANSWERED]), Mark.at <= now + _SKEW)
+    found = {mark.name: mark.at for mark in session.scalars(select(Mark).where(*said))}
     return found.get(SENT), found.get(ANSWERED)
 
 

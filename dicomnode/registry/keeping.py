@@ -106,7 +106,7 @@ class Keeping:
     def canary_marks(self) -> tuple[datetime | None, datetime | None]:
         """When the last canary was sent, and when one last came out whole."""
         with self._database.read() as session:
-            return canary.marks(session)
+            return canary.marks(session, self._clock())
 
     def remember_canary(self, name: str, at: datetime) -> None:
         """Keep one of the two times (`canary.SENT`, `canary.ANSWERED`)."""

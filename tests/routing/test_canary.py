@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,17 @@ def test_a_canary_that_does_not_come_out_is_an_alarm_and_is_sent_again(
     with capture_logs() as logs:
         one.tick(clock.forward(30 * 60))
     assert [line["event"] for line in logs] == ["the canary did not come out in time", "the canary could not be sent"]
+    assert registry.keeping.canary_marks() == (clock.now, None)
+
+
+def test_a_clock_that_was_a_year_ahead_does_not_silence_the_canary(
+    registry: Registry, clock: Clock, settings: Settings
+) -> None:
+    for name in (SENT, ANSWERED):
+        registry.keeping.remember_canary(name, clock.now + timedelta(days=365))
+    with capture_logs() as logs:
+        Canary(settings, registry).tick(clock.now)
+    assert [line["event"] for line in logs] == ["the canary could not be sent"]
     assert registry.keeping.canary_marks() == (clock.now, None)
 
 
