@@ -131,6 +131,7 @@ def used_modules(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     return set(lines)
 
 
+@pytest.mark.alone
 def test_the_process_is_ready_within_a_second_and_a_half(tmp_path: Path) -> None:
     """The best of three; on a machine that does other things at once, the processor time that the process took itself."""
     node = ReceiveProcess(tmp_path)
