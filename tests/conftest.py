@@ -1,13 +1,17 @@
 """Shared fixtures, and a summary that says what was not tested and why."""
 
 import json
+import logging
 import os
+import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from tests.beside import ByFile, longest_first, worker
 from tests.peers.dcmtk import StoreScp
@@ -58,6 +62,23 @@ def find_test_data() -> Path | None:
     named = os.environ.get("DICOMNODE_TEST_DATA")
     folder = Path(named) if named else CHECKOUT.parent / "shared" / "data"
     return folder if (folder / "manifest.json").is_file() else None
+
+
+@pytest.fixture(autouse=True)
+def logging_ends_with_the_test() -> Iterator[None]:
+    """What a command or a test set up of logging is gone after it: the next one counts log lines."""
+    before = structlog.get_config() if structlog.is_configured() else None
+    root, hooks = logging.getLogger(), (sys.excepthook, sys.unraisablehook, threading.excepthook)
+    level, handlers = root.level, list(root.handlers)
+    yield
+    if before is None:
+        structlog.reset_defaults()
+    else:
+        structlog.configure(**before)
+    for handler in [one for one in root.handlers if type(one).__module__ == "dicomnode.logs" and one not in handlers]:
+        root.removeHandler(handler)
+    root.setLevel(level)
+    sys.excepthook, sys.unraisablehook, threading.excepthook = hooks
 
 
 @pytest.fixture(scope="session")

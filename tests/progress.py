@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+_MOST_LINES, _WIDEST = 12, 300
+
 
 class FileByFile:
     """Takes the place of pytest's row of dots, which says neither where the run is nor what takes long."""
@@ -36,6 +38,8 @@ class FileByFile:
         self._seconds[_file(report.nodeid)] += report.duration
         if report.failed:
             self._terminal.write_line(f"{category.upper()} {report.nodeid}")
+            for line in _why(str(report.longrepr)):
+                self._terminal.write_line(f"      {line}")
         return category, "", ""
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
@@ -48,6 +52,12 @@ class FileByFile:
             share = self._ended.total() / self._expected.total()
             said = ", ".join(f"{count} {outcome}" for outcome, count in self._outcomes[file].items())
             self._terminal.write_line(f"{share:4.0%}  {file}: {said} in {self._seconds[file]:.0f} s")
+
+
+def _why(text: str) -> list[str]:
+    """What a failure's long text says was wrong; the whole of it comes at the end of a run, if that is reached."""
+    said = [line[:_WIDEST] for line in text.splitlines() if line.startswith("E ")]
+    return said[:_MOST_LINES] if said else [line[:_WIDEST] for line in text.splitlines()[-_MOST_LINES:]]
 
 
 def _file(nodeid: str) -> str:

@@ -115,6 +115,7 @@ class InstanceKeeper:
             writer.settle()
             return met
         self._make_durable(received, writer)
+        writer.mark()
         self._say("instance stored", association=received.association_key, study=keys.study_key, series=keys.series_key)
         return answer("ours" if ours else "stored", afterwards=writer.settle)
 

@@ -30,18 +30,22 @@ class InFlight:
     The kernel drops the lock with the process: after a crash the file is an orphan at once.
     """
 
-    __slots__ = ("_descriptor", "_place", "_pool")
+    __slots__ = ("_descriptor", "_marked", "_place", "_pool")
 
     def __init__(self, descriptor: int, pool: Pool, place: Place) -> None:
-        self._descriptor, self._pool, self._place = descriptor, pool, place
+        self._descriptor, self._pool, self._place, self._marked = descriptor, pool, place, False
 
-    def end(self, *, kept: bool = True) -> None:
-        """The row is committed and the bytes are durable; or (not `kept`) the file is gone, or nobody's any more."""
+    def mark(self) -> None:
+        """The row is committed and the bytes are durable: from now on no start takes the file for a half one."""
+        if self._descriptor >= 0 and not self._marked:
+            self._marked = True
+            with suppress(OSError):  # only a hint for the next start; some file systems know no modes
+                os.fchmod(self._descriptor, SETTLED)
+
+    def end(self) -> None:
+        """It was marked, or the file is gone, or nobody's any more."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
-            if kept:
-                with suppress(OSError):  # only a hint for the next start; some file systems know no modes
-                    os.fchmod(descriptor, SETTLED)
             os.close(descriptor)
             self._pool.settle(self._place)
 
@@ -51,7 +55,7 @@ class InFlight:
         return self._descriptor < 0
 
     def __del__(self) -> None:
-        self.end(kept=False)
+        self.end()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +122,13 @@ class InstanceWriter(ABC):
     def durable(self) -> None:
         """Until bytes and folder entry survive a power cut."""
 
+    def mark(self) -> None:
+        """The row is committed: said before the sender hears it, lest what it was promised be swept. `settle` follows."""
+        self._in_flight.mark()
+
     def settle(self) -> None:
         """The row is committed: the instance is no longer in flight. Nothing if it was abandoned."""
+        self._in_flight.mark()
         self._in_flight.end()
 
     def abandon(self) -> None:
@@ -133,7 +142,7 @@ class InstanceWriter(ABC):
             self._hands.give_back(hand)
         with suppress(OSError):
             self._remove()
-        self._in_flight.end(kept=False)
+        self._in_flight.end()
 
     @abstractmethod
     def _remove(self) -> None: ...

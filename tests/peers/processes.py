@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from tests.peers.waiting import wait_until
+
 # Without it DCMTK-based peers wait for delayed acknowledgements: 40 ms an image that say nothing about us.
 PEER_ENVIRONMENT = {"TCP_NODELAY": "1"}
 
@@ -89,4 +91,17 @@ class PeerProcess:
         """SIGKILL to the whole group: a power cut as far as processes go."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
-        return self._process.wait(10)
+        ended = self._process.wait(10)
+        # Its children are not ours to wait for, and one that is still dying accepts connections.
+        wait_until(lambda: not _lives_in(self.pid), timeout_s=10, every_s=0.005, what="the end of a killed group")
+        return ended
+
+
+def _lives_in(group: int) -> bool:
+    """Whether a process of this group is more than a zombie (proc(5): state and group follow the name in brackets)."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            state, _parent, its_group = stat.read_text().rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state not in "ZX":
+                return True
+    return False

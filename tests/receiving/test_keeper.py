@@ -92,6 +92,15 @@ def test_a_data_set_in_pieces_is_kept_byte_for_byte_and_settled(keeping: Keeping
     assert keeping.agrees()
 
 
+def test_the_file_says_that_it_was_promised_before_the_sender_hears_it(keeping: Keeping) -> None:
+    """A kill between the two, and a start on an older copy of the database: the file would be taken for a half one."""
+    image = ct()
+    assert keeping.keeper.store(keeping.request(image), turns_of(encoded(image))).success
+    known = keeping.registry.instance(str(image.SOPInstanceUID))
+    assert known is not None
+    assert is_settled(keeping.store.absolute(known.path))
+
+
 def test_a_sender_that_goes_away_in_mid_object_leaves_nothing(keeping: Keeping) -> None:
     image = ct(PixelData=bytes(512))
     with pytest.raises(SenderGone):

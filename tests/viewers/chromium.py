@@ -49,10 +49,15 @@ os.close(outward)
 os.execv(sys.argv[3], sys.argv[3:])
 """
 _PIPE_BYTES = 1 << 20
+_ANSWER_S, _SCREENSHOTS = 60.0, 3
 
 
 class PageError(AssertionError):
     """A script in the page failed, or what was waited for did not show."""
+
+
+class NoAnswer(PageError):
+    """The browser did not answer a command in time."""
 
 
 class Chromium:
@@ -146,7 +151,14 @@ class Chromium:
         """What the page shows, as PNG. `clip`: x, y, width, height in CSS pixels."""
         region = {"clip": dict(zip(("x", "y", "width", "height"), clip, strict=True), scale=1)} if clip else {}
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png", **region)["data"]))
+        for left in reversed(range(_SCREENSHOTS)):
+            try:
+                path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png", **region)["data"]))
+            except NoAnswer:  # Chromium waits for a next frame, which a page at rest may not draw
+                if not left:
+                    raise
+            else:
+                break
         return path
 
     def before_every_page(self, script: str) -> None:
@@ -166,8 +178,8 @@ class Chromium:
         while data:
             data = data[os.write(self._commands, data) :]
         with self._arrived:
-            if not self._arrived.wait_for(lambda: number in self._answers, timeout=180):
-                raise PageError(f"Chromium did not answer {method}; its log: {self._log.read_text(errors='replace')[-2000:]}")
+            if not self._arrived.wait_for(lambda: number in self._answers, timeout=_ANSWER_S):
+                raise NoAnswer(f"Chromium did not answer {method}; its log: {self._log.read_text(errors='replace')[-2000:]}")
             answer = self._answers.pop(number)
         if "error" in answer:
             raise PageError(f"{method}: {answer['error']['message']}")

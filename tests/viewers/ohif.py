@@ -1,6 +1,9 @@
 """What a person does in OHIF: opens a study, opens a series, reads what is there."""
 
 import json
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +18,8 @@ BROKEN = ("Error Boundary", "Unable to generate tool state", "Something went wro
 
 COLOR_TOLERANCE = 32
 LONGEST_S = 180.0  # a picture takes seconds; on a machine with other work it may take minutes
+# So long a person waits before clicking again: OHIF draws its list anew while it loads, and a click on it may then be lost.
+PATIENCE_S = 25.0
 
 
 @dataclass
@@ -25,6 +30,7 @@ class Ohif:
     address: str
     study_instance_uid: str
     folder: Path
+    _opened: str = ""  # what the series says that was double-clicked last, until anything else was done
 
     def open_study(self, *, series: int) -> None:
         """Opens the study and waits for the thumbnails of so many series and for the first picture."""
@@ -44,7 +50,8 @@ class Ohif:
         self.check()
 
     def open_series(self, text: str) -> None:
-        """Double-clicks the series whose thumbnail says `text`."""
+        """Double-clicks the series whose thumbnail says `text`; once more where what is waited for next does not come."""
+        self._opened = text
         place = self.browser.wait_for(f"""(() => {{
             const all = [...document.querySelectorAll('[data-cy^="study-browser-thumbnail"]')];
             const one = all.find(it => it.innerText.includes({json.dumps(text)}));
@@ -62,9 +69,9 @@ class Ohif:
 
     def agree(self, timeout_s: float = LONGEST_S) -> None:
         """Says yes to "track these measurements" or "open this segmentation"."""
-        self.browser.wait_for(
-            "document.querySelector('[data-cy=\"yes-hydrate-btn\"]') !== null", timeout_s=timeout_s, what="the question"
-        )
+        question = "document.querySelector('[data-cy=\"yes-hydrate-btn\"]') !== null"
+        self._wait_for(lambda: self._holds(question), timeout_s, "the question")
+        self._opened = ""
         self.browser.click('[data-cy="yes-hydrate-btn"]')
 
     def text(self) -> str:
@@ -83,8 +90,7 @@ class Ohif:
 
     def wait_for_label(self, text: str, timeout_s: float = LONGEST_S) -> None:
         """Until one of the labels holds this text."""
-        wait_until(lambda: text in self.labels(), timeout_s=timeout_s, every_s=0.3, what=f"the label {text!r}")
-        self.check()
+        self._wait_for(lambda: text in self.labels(), timeout_s, f"the label {text!r}")
 
     def open_panel(self, name: str) -> None:
         """Opens a panel on the right: panelSegmentation, trackedMeasurements."""
@@ -100,9 +106,24 @@ class Ohif:
 
     def wait_for_color(self, color: tuple[int, int, int], *, pixels: int, timeout_s: float = LONGEST_S) -> None:
         """Until the viewport shows so many pixels of this colour (32 levels more or less), its frame and its icons left out."""
-        wait_until(
-            lambda: self._count(color) >= pixels, timeout_s=timeout_s, every_s=0.5, what=f"{pixels} pixels of {color}"
-        )  # fmt: skip
+        self._wait_for(lambda: self._count(color) >= pixels, timeout_s, f"{pixels} pixels of {color}")
+
+    def _holds(self, script: str) -> bool:
+        """Whether an expression is true in the page, which may be between two states."""
+        with suppress(PageError):
+            return bool(self.browser.evaluate(script))
+        return False
+
+    def _wait_for(self, seen: Callable[[], bool], timeout_s: float, what: str) -> None:
+        """Until it is seen; what was opened last is opened again meanwhile. Raises TimeoutError or PageError."""
+        deadline = time.monotonic() + timeout_s
+        while (left := deadline - time.monotonic()) > PATIENCE_S and self._opened:
+            with suppress(TimeoutError):
+                wait_until(seen, timeout_s=PATIENCE_S, every_s=0.3)
+                break
+            self.open_series(self._opened)
+        else:
+            wait_until(seen, timeout_s=left, every_s=0.3, what=what)
         self.check()
 
     def _count(self, color: tuple[int, int, int]) -> int:
