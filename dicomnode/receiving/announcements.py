@@ -8,6 +8,7 @@ from collections.abc import Callable
 import structlog
 
 from dicomnode.domain.errors import InvalidInstance
+from dicomnode.domain.routes import Peer
 from dicomnode.domain.statuses import NOT_AUTHORIZED, PROCESSING_FAILURE, SUCCESS
 from dicomnode.network.announcements import (
     AVAILABILITY_SOP_CLASS,
@@ -46,10 +47,14 @@ class AnnouncementService:
         """has_room: whether the disk can take more; what waits for images must not keep them from their place."""
         self._announcements, self._has_room = announcements, has_room
 
+    def refusal(self, field: int, sop_class_uid: str, peer: Peer) -> int | None:  # noqa: ARG002
+        """See NormalizedHandler."""
+        return None if "announce" in peer.may else NOT_AUTHORIZED
+
     def serve(self, request: NormalizedRequest) -> int | NormalizedAnswer:
         """See NormalizedHandler."""
-        if "announce" not in request.peer.may:
-            return NOT_AUTHORIZED
+        if (refused := self.refusal(request.field, request.sop_class_uid, request.peer)) is not None:
+            return refused
         if not self._has_room():
             return RESOURCE_LIMITATION
         try:

@@ -330,18 +330,15 @@ class Association:
         peer = self._node.permissions.caller(self._titles.calling_ae, self.address)
         if peer is None or not normalized.is_normalized(command.field):
             raise MustAbort("unknown_service")
-        data_set = bytearray()
+        refused = handler.refusal(command.field, context.abstract_syntax_uid, peer)
         try:
-            for pieces in self._data_set(context_id) if command.has_data_set else ():
-                for piece in pieces:
-                    data_set += piece
-                if len(data_set) > normalized.LARGEST_DATA_SET:
-                    raise MustAbort("object_too_long")
+            pieces = self._data_set(context_id) if command.has_data_set else ()
+            data_set = normalized.joined(pieces, keep=refused is None)
         except SenderGone:
             raise self._end or PeerGone("lost") from None
         self.doing = Doing.ANSWERING
-        request = normalized.read_request(encoded, bytes(data_set), context.transfer_syntax_uid, peer)
-        self._respond(normalized.response(request, handler.serve(request)), context_id)
+        request = normalized.read_request(encoded, data_set, context.transfer_syntax_uid, peer)
+        self._respond(normalized.response(request, handler.serve(request) if refused is None else refused), context_id)
 
     def _serve_query(self, handler: QueryHandler, command: Command, context_id: int, context: Context) -> None:
         """C-FIND, C-MOVE, C-GET (PS3.7 9.1.2 - 9.1.4)."""
@@ -353,7 +350,7 @@ class Association:
             identifier = composite.joined(self._data_set(context_id)) if command.has_data_set else None
         except SenderGone:
             raise self._end or PeerGone("lost") from None
-        self.doing = Doing.ANSWERING
+        self.doing = Doing.GIVING
         asked = composite.Asked(command, context, identifier)
         request = composite.request_of(asked, self.agreement, self._titles, peer, self._key)
         handler.serve(request, composite.Dialogue(self, command, context_id, self._node.limits.network_timeout_s))

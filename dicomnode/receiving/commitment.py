@@ -55,6 +55,10 @@ class CommitmentService:
     def __init__(self, proofs: Proofs, promises: Promises | None, noted: threading.Event) -> None:
         self._proofs, self._promises, self._noted = proofs, promises, noted
 
+    def refusal(self, field: int, sop_class_uid: str, peer: Peer) -> int | None:  # noqa: ARG002
+        """See NormalizedHandler. Whom we asked may always report."""
+        return NOT_AUTHORIZED if field == N_ACTION_RQ and (self._promises is None or "commit" not in peer.may) else None
+
     def serve(self, request: NormalizedRequest) -> int:
         """See NormalizedHandler."""
         try:
@@ -67,7 +71,7 @@ class CommitmentService:
             return PROCESSING_FAILURE
 
     def _asked(self, request: NormalizedRequest) -> int:
-        if self._promises is None or "commit" not in request.peer.may:
+        if self._promises is None or self.refusal(request.field, request.sop_class_uid, request.peer) is not None:
             return NOT_AUTHORIZED
         if request.type_id != REQUEST_COMMITMENT:
             return _NO_SUCH_ACTION

@@ -4,7 +4,7 @@ They are rare and small: the data set is read whole, up to a bound, and parsed b
 """
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Protocol
@@ -64,6 +64,10 @@ class NormalizedHandler(Protocol):
     def sop_classes(self) -> frozenset[str]:
         """Abstract syntaxes that are accepted for it."""
 
+    def refusal(self, field: int, sop_class_uid: str, peer: Peer) -> int | None:
+        """The status for a peer that may not ask this: its data set is then neither kept nor parsed. None: `serve` answers."""
+        ...
+
     def serve(self, request: NormalizedRequest) -> int | NormalizedAnswer:
         """The status of the response; what it promises is durable by then. Never raises for what the peer sent."""
         ...
@@ -80,6 +84,11 @@ class NormalizedHandlers:
         """See NormalizedHandler."""
         return frozenset(self._by_class)
 
+    def refusal(self, field: int, sop_class_uid: str, peer: Peer) -> int | None:
+        """See NormalizedHandler."""
+        handler = self._by_class.get(sop_class_uid)
+        return _NO_SUCH_SOP_CLASS if handler is None else handler.refusal(field, sop_class_uid, peer)
+
     def serve(self, request: NormalizedRequest) -> int | NormalizedAnswer:
         """See NormalizedHandler."""
         handler = self._by_class.get(request.sop_class_uid)
@@ -89,6 +98,19 @@ class NormalizedHandlers:
 def is_normalized(field: int) -> bool:
     """Whether this Command Field is one that a handler may answer."""
     return field in _FIELDS
+
+
+def joined(pieces: Iterable[Iterable[memoryview]], *, keep: bool) -> bytes:
+    """A data set, read to its end; nothing of it where it is not to be kept. Raises MustAbort for one that is too long."""
+    data_set, size = bytearray(), 0
+    for some in pieces:
+        for piece in some:
+            size += len(piece)
+            if keep:
+                data_set += piece
+        if size > LARGEST_DATA_SET:
+            raise MustAbort("object_too_long")
+    return bytes(data_set)
 
 
 def read_request(command_set: bytes, data_set: bytes, transfer_syntax_uid: str, peer: Peer) -> NormalizedRequest:

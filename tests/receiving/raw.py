@@ -19,13 +19,14 @@ def associate_rq(
     contexts: Sequence[tuple[str, Sequence[str]]] = ((CT, (ELE,)),),
     called: str = "DICOMNODE",
     *,
+    calling: str = "RAW",
     items: Sequence[object] = (),
     longest_pdu: int = 16384,
 ) -> bytes:
     """An A-ASSOCIATE-RQ; `items`: further user information, as pynetdicom's primitives."""
     primitive = A_ASSOCIATE()
     primitive.application_context_name = UID("1.2.840.10008.3.1.1.1")
-    primitive.calling_ae_title, primitive.called_ae_title = "RAW", called
+    primitive.calling_ae_title, primitive.called_ae_title = calling, called
     length, implementation = MaximumLengthNotification(), ImplementationClassUIDNotification()
     length.maximum_length_received, implementation.implementation_class_uid = longest_pdu, UID("1.2.3.4")
     primitive.user_information = [length, implementation, *items]

@@ -22,8 +22,9 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 class ReceiveProcess:
     """`with ReceiveProcess(folder) as node:` — started and listening; killed at the end.
 
-    folder: settings and log; data_dir: where bytes and rows are (default: folder/data). prefix: words before the command, such
-    as strace's. Each `start` takes the same port, so that senders find it again.
+    folder: settings and log; data_dir: where bytes and rows are (default: folder/data). lists: arrays of tables of the settings
+    (peers, …). prefix: words before the command, such as strace's. Each `start` takes the same port, so that senders find it
+    again.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class ReceiveProcess:
         *,
         data_dir: Path | None = None,
         settings: Mapping[str, Mapping[str, Any]] | None = None,
+        lists: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
         prefix: Sequence[str | Path] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
@@ -49,7 +51,7 @@ class ReceiveProcess:
         }
         for table, values in (settings or {}).items():
             tables.setdefault(table, {}).update(values)
-        self.config.write_text(settings_text(tables, {}))
+        self.config.write_text(settings_text(tables, lists or {}))
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
