@@ -55,7 +55,7 @@ class Acceptor:
         called = frozenset(title.strip() for title in ae_titles)
         self._node = Node(handler, ledger, permissions, negotiator, called, limits, normalized, queries)
         self._places = Places(limits)
-        self._workers = Workers(_THREADS_PER_PLACE * limits.max_associations)
+        self._workers = Workers(_THREADS_PER_PLACE * (limits.max_associations + limits.max_giving))
         self._associations: set[Association] = set()
         self._changed = threading.Condition()
 

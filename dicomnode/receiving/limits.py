@@ -8,6 +8,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class Limits:
     """max_associations: established at once; over it see `places`: who finds none gets A-ASSOCIATE-RJ (local limit exceeded).
+    max_giving: associations that answer a query or give instances back, which count among these only when there are more.
     max_waiting: connections that have not yet sent a whole A-ASSOCIATE-RQ; over it the oldest is closed.
     association_deadline_s: from the connection to the whole A-ASSOCIATE-RQ. network_timeout_s: of silence afterwards.
     place_wait_s: how long a whole A-ASSOCIATE-RQ waits for a place before it is rejected.
@@ -16,6 +17,7 @@ class Limits:
     """
 
     max_associations: int = 25
+    max_giving: int = 12
     max_waiting: int = 512
     association_deadline_s: float = 10.0
     network_timeout_s: float = 60.0

@@ -18,6 +18,7 @@ _LONGEST_REQUEST = 1 << 18  # 128 contexts with 50 transfer syntaxes each take 2
 _LINGER_S = 1.0
 _AT_REST_S = 1.0
 _SILENT_S = 0.1
+_STUCK_S = 5.0
 _SLOWEST_BYTES_PER_S = 1000.0
 
 
@@ -38,7 +39,7 @@ class Link:
         self._buffer = bytearray()
         self._memory = memoryview(self._buffer)
         self._waited_s, self._received = 0.0, 0  # since the last whole message
-        self._must_end = self._winding_up = False
+        self._must_end = self._winding_up = self._saying = False
         self.last_heard = self.last_said = time.monotonic()
         self.received_bytes = 0
 
@@ -58,10 +59,15 @@ class Link:
     def give_way(self) -> None:
         """End with A-ABORT at the next opportunity. From any thread."""
         self._must_end = True
+        now = time.monotonic()
+        if self._saying and now - self.last_said > _STUCK_S:  # it takes nothing, so it will not take a farewell either
+            with suppress(OSError):
+                socket.socket.shutdown(self._connection, socket.SHUT_RDWR)
+            return
         # Who sends is told at the next read. Not by closing our ear to him: Linux would answer his bytes with a reset, and the
         # A-ABORT be lost. Who is silent keeps the thread waiting, and this wakes it; through TLS, where the end of the stream
         # would break the way out too, the tick has to do.
-        if not self._secure and time.monotonic() - self.last_heard > _SILENT_S:
+        if not self._secure and now - self.last_heard > _SILENT_S:
             with suppress(OSError):
                 socket.socket.shutdown(self._connection, socket.SHUT_RD)
 
@@ -146,6 +152,7 @@ class Link:
 
     def send(self, data: bytes | bytearray) -> None:
         """Send all of it, in one segment where it fits. Raises PeerGone."""
+        self._saying = True
         try:
             if self._secure:  # there, one time stands for reading and writing
                 self._connection.settimeout(self._limits.network_timeout_s)
@@ -155,6 +162,8 @@ class Link:
                 self._connection.sendall(data)
         except OSError:
             raise PeerGone("connection_lost") from None
+        finally:
+            self._saying = False
         self.last_said = time.monotonic()
 
     def close(self, farewell: bytes = b"") -> None:

@@ -85,7 +85,8 @@ class Listener:
     def start(self) -> None:
         """Begin to accept."""
         descriptors = raise_descriptor_limit() - _OTHER_DESCRIPTORS
-        spare = descriptors - _DESCRIPTORS_OF_AN_ASSOCIATION * self._limits.max_associations
+        associations = self._limits.max_associations + self._limits.max_giving
+        spare = descriptors - _DESCRIPTORS_OF_AN_ASSOCIATION * associations
         self._most = min(self._limits.max_waiting, max(1, spare - _LINGERING))
         self._most_asking = max(1, self._most // 2)
         self._listening.listen(_BACKLOG)  # a burst must not find the queue full: its SYNs would be retried after a second

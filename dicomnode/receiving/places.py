@@ -46,6 +46,7 @@ class Doing(Enum):
     IDLE = "idle"  # negotiating, or between messages, or within a command set
     RECEIVING = "receiving"  # a data set: the peer's turn
     ANSWERING = "answering"  # the data set is in: our turn
+    GIVING = "giving"  # answers of a query, or instances: our turn, for as long as there are more of them
 
 
 class Occupant(Protocol):
@@ -88,6 +89,8 @@ class _Place:
         occupant = self.occupant
         if occupant.doing is Doing.ANSWERING:
             return False
+        if occupant.doing is Doing.GIVING:  # who takes nothing of what he asked for
+            return now - occupant.last_active >= _PROVEN_WINDOW_S
         if occupant.doing is Doing.IDLE:
             grace_s = _PROVEN_GRACE_S if occupant.instances or merited else 0.0 if hurried else _NEW_GRACE_S
             return now - occupant.last_active >= grace_s
@@ -108,7 +111,7 @@ class Places:
     """Who is in. Safe for many threads."""
 
     def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
-        self._most, self._clock = limits.max_associations, clock
+        self._most, self._most_giving, self._clock = limits.max_associations, limits.max_giving, clock
         self._lock = threading.Lock()
         self._places: dict[Occupant, _Place] = {}
         self._usefulness: OrderedDict[tuple[str, str], float] = OrderedDict()  # by caller: 1 useful, 0 useless, of late
@@ -161,7 +164,7 @@ class Places:
 
     def _who_could_go(self, source: str, merit: Merit) -> list[_Place] | None:
         """Of whose places one has to be vacated before such a caller may come in; None if there is a free one for it."""
-        places = list(self._places.values())
+        places = self._that_count()
         alike = [one for one in places if self._merit(one.source, one.occupant.calling_ae) is merit]
         others = any(usefulness >= 0.5 for usefulness in self._usefulness.values())
         if merit is Merit.USELESS and others and len(alike) >= max(1, self._most // _USELESS_PART):
@@ -172,6 +175,11 @@ class Places:
         if merit is not Merit.USEFUL and len(neighbours) >= share_of_one_address(self._most):
             return neighbours
         return None
+
+    def _that_count(self) -> list[_Place]:
+        """All but those who are at a query or a retrieval: one can last for minutes, and must not keep a modality waiting."""
+        giving = [one for one in self._places.values() if one.occupant.doing is Doing.GIVING][: self._most_giving]
+        return [one for one in self._places.values() if one not in giving]
 
     def _merited(self, place: _Place) -> bool:
         return self._merit(place.source, place.occupant.calling_ae) is Merit.USEFUL

@@ -31,6 +31,7 @@ def main(settings: Settings, lifeline: Lifeline) -> None:
     registry, store = wiring.open_registry(settings), wiring.open_store(settings)
     noted = threading.Event()
     renewed = wiring.renewed_tls(settings)  # before the context: a change between the two is seen
+    at_once = ArchiveLimits(max_matches=settings.archive.max_matches, max_retrievals=settings.archive.max_retrievals)
     receiver = Receiver(
         store,
         registry,
@@ -42,9 +43,13 @@ def main(settings: Settings, lifeline: Lifeline) -> None:
         port=settings.dicom.port,
         peers=(*wiring.peers(settings).values(), *canary.permitted(settings)),
         tls=wiring.tls_context(settings),
-        limits=Limits(max_associations=settings.dicom.max_associations, network_timeout_s=settings.dicom.network_timeout_s),
+        limits=Limits(
+            max_associations=settings.dicom.max_associations,
+            max_giving=at_once.max_queries + at_once.max_retrievals,
+            network_timeout_s=settings.dicom.network_timeout_s,
+        ),
         normalized=_normalized(settings, registry, store, noted),
-        queries=_archive(settings, registry, store),
+        queries=_archive(settings, registry, store, at_once),
     )
     committer = _committer(settings, registry, store, noted)
     reserve = ReserveKeeper(wiring.open_reserve(settings))
@@ -96,9 +101,8 @@ def _commitment_service(settings: Settings, registry: Registry, noted: threading
     return CommitmentService(registry.proofs, registry.promises if settings.commitment.serve else None, noted)
 
 
-def _archive(settings: Settings, registry: Registry, store: Store) -> Archive:
+def _archive(settings: Settings, registry: Registry, store: Store, limits: ArchiveLimits) -> Archive:
     """For whoever may "query" or "retrieve"."""
-    limits = ArchiveLimits(max_matches=settings.archive.max_matches, max_retrievals=settings.archive.max_retrievals)
     return Archive(registry.holdings, store, wiring.peers(settings).values(), settings.node.ae_title, limits)
 
 

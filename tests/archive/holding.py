@@ -26,6 +26,7 @@ from dicomnode.domain.routes import Peer
 from dicomnode.network import associate
 from dicomnode.network.contexts import UNCOMPRESSED
 from dicomnode.network.reactor import hold
+from dicomnode.receiving import Limits
 from dicomnode.registry import Registry
 from dicomnode.registry.rejections import ReceivedNote
 from dicomnode.registry.tables import Instance, Series, Study
@@ -57,7 +58,7 @@ class Final:
 
 
 class Holding:
-    """`peers`: who is listed, nobody by default. Ended by `stop`."""
+    """`peers`: who is listed, nobody by default. guard: limits of the listener. Ended by `stop`."""
 
     def __init__(
         self,
@@ -66,10 +67,11 @@ class Holding:
         peers: Sequence[Peer] = (),
         limits: ArchiveLimits | None = None,
         database: str | None = None,
+        guard: Limits | None = None,
         **options: Any,
     ) -> None:
         self.folder = folder
-        self.reception = Reception(folder / "node", {"peers": peers, **options})
+        self.reception = Reception(folder / "node", {"peers": peers, **({"limits": guard} if guard else {}), **options})
         if database is not None:
             self.reception.registry.close()
             self.reception.registry = self.reception.ledger = Registry(database)

@@ -9,6 +9,7 @@ import pytest
 
 from dicomnode.archive import ArchiveLimits
 from dicomnode.domain.routes import Peer
+from dicomnode.receiving import Limits
 from tests.archive.holding import MOVE, STUDY_ROOT, Holding
 from tests.archive.speaking import FIND_RQ, LEVEL, MOVE_RQ, Asker, cancel, key, request
 from tests.peers.waiting import wait_until
@@ -117,9 +118,9 @@ def test_who_leaves_in_the_middle_of_the_answers_ends_only_his_own(make_holding:
     wait_until(lambda: len(holding.reception.receiver._acceptor._associations) == 0, what="all associations to end")
 
 
-def many(make_holding: Callable[..., Holding], count: int, **limits: int) -> Holding:
+def many(make_holding: Callable[..., Holding], count: int, *, guard: Limits | None = None, **limits: int) -> Holding:
     """As many studies of one image, of which only the rows are real."""
-    holding = make_holding(limits=ArchiveLimits(**limits))
+    holding = make_holding(limits=ArchiveLimits(**limits), guard=guard)
     image = changed(ct(), StudyInstanceUID="1.9", SeriesInstanceUID="1.9.1", SOPInstanceUID="1.9.1.1")
     holding.take(image)
     holding.rows_like("1.9.1.1", count - 1)
@@ -156,3 +157,21 @@ def test_who_does_not_read_his_answers_holds_up_nobody(make_holding: Callable[..
             one.sender.socket.close()
     wait_until(lambda: holding.archive._queries._value == 3, what="all places to be free")
     assert len(holding.found("STUDY", StudyInstanceUID="1.9.9")) == 1
+
+
+def test_queries_that_last_keep_no_modality_from_the_only_place(make_holding: Callable[..., Holding]) -> None:
+    holding = many(make_holding, 1200, guard=Limits(max_associations=1), max_queries=2)
+    lazy = [Asker(holding.port)]
+    try:
+        for _ in range(2):
+            for number in range(20):
+                lazy[-1].ask(LEVEL + key(NAME, "PN", "*") + key(0x00081030, "LO", ""), head=request(message_id=number + 1))
+            taken = 2 - len(lazy)
+            wait_until(lambda left=taken: holding.archive._queries._value == left, what="the query to be served")  # type: ignore[misc]
+            holding.take(changed(ct(), StudyInstanceUID=f"1.9.9.{len(lazy)}"))
+            if len(lazy) < 2:
+                lazy.append(Asker(holding.port))
+        assert holding.archive._queries._value == 0, "both are still at it"
+    finally:
+        for one in lazy:
+            one.sender.socket.close()

@@ -197,3 +197,31 @@ def test_a_good_name_does_not_keep_the_places_of_those_who_only_dribble_under_it
         places.make_room("10.0.0.1", "CT1")
         clock.now += 0.1
     assert sum(one.ended for one in dribbling) == 1
+
+
+def test_queries_and_retrievals_take_no_place_from_a_modality_however_long_they_last() -> None:
+    retrieving, querying = Association(doing=Doing.GIVING), Association(doing=Doing.GIVING, address="10.0.0.2")
+    places, clock = full_house(retrieving, querying, most=1)
+    clock.now = 1000.0
+    assert places.make_room("10.0.0.1")
+    sending = Association(doing=Doing.RECEIVING, last_active=1000.0)
+    places.enter(sending)
+    assert not places.make_room("10.0.0.1"), "the one place is taken"
+    assert not any(one.ended for one in (retrieving, querying, sending))
+    retrieving.doing, retrieving.last_active = Doing.IDLE, 1000.0
+    clock.now = 1001.0
+    assert places.make_room("10.0.0.3"), "whoever has had his answer is idle, as others are"
+    assert (retrieving.ended, querying.ended, sending.ended) == (True, False, False)
+
+
+def test_more_of_them_than_may_be_served_at_once_count_and_who_takes_nothing_of_his_answer_makes_room() -> None:
+    served, lazy, reading = (Association(doing=Doing.GIVING) for _ in range(3))
+    clock = Clock()
+    places = Places(Limits(max_associations=2, max_giving=1), clock)
+    for one in (served, lazy, reading):
+        places.enter(one)
+    clock.now = reading.last_active = 14.0
+    assert not places.make_room("10.0.0.9")
+    clock.now = 15.0
+    assert places.make_room("10.0.0.9")
+    assert (served.ended, lazy.ended, reading.ended) == (False, True, False)
