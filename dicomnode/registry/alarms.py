@@ -12,6 +12,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from dicomnode.domain.alarms import OF_A_MACHINE, Alarm, AlarmKind
 from dicomnode.domain.clock import type_clock
 from dicomnode.domain.states import DeliveryState, JobState
+from dicomnode.registry import canary, keys
 from dicomnode.registry.damage import HOLD_REASON
 from dicomnode.registry.engine import Database
 from dicomnode.registry.queue import claimable
@@ -34,9 +35,12 @@ class AlarmRow(Base):
     subject: Mapped[str] = mapped_column(primary_key=True)
     since: Mapped[datetime]
     count: Mapped[int]
+    node: Mapped[str | None]  # which of those that share the rows saw it first
 
 
 type_name = tuple[str, str]  # kind, subject
+# These stand by what a node's own settings say of the rows, and those of another node may say otherwise.
+_BY_SETTINGS = frozenset({AlarmKind.QUEUE_DEEP, AlarmKind.JOB_FAILED, AlarmKind.CANARY_LATE})
 
 
 @begun_anew
@@ -66,12 +70,17 @@ class Alarms:
     def keep(self, standing: Iterable[Alarm], node: str = "") -> tuple[list[type_name], list[type_name]]:
         """These stand now and no others; names of those that are new, and of those that went.
 
-        node: who looks, where several share the rows: what another one sees of its own machine stays.
+        node: who looks, where several share the rows: what another one sees of its own machine stays, and so does what it
+        saw by its own settings as long as the cause is there.
         """
         now, alarms = self._clock(), {(one.kind.value, one.subject): one for one in standing}
         with self._database.read() as session:
             rows = session.scalars(select(AlarmRow)).all()
-            known = {(row.kind, row.subject): row.count for row in rows if _is_seen_by(node, row)}
+            known = {
+                (row.kind, row.subject): row.count
+                for row in rows
+                if (row.kind, row.subject) in alarms or _is_for(session, node, row, now)
+            }
         raised, cleared = [name for name in alarms if name not in known], [name for name in known if name not in alarms]
         changed = [name for name, one in alarms.items() if name in known and known[name] != one.count]
         if raised or cleared or changed:
@@ -82,14 +91,30 @@ class Alarms:
                     session.execute(update(AlarmRow).where(*_named(name)).values(count=alarms[name].count))
                 for kind, subject in raised:
                     one = alarms[kind, subject]
-                    row = {"kind": kind, "subject": subject, "since": one.since or now, "count": one.count}
+                    row = {"kind": kind, "subject": subject, "since": one.since or now, "count": one.count, "node": node}
                     session.execute(delete(AlarmRow).where(*_named((kind, subject))))  # another node's sweep may be as quick
                     session.execute(insert(AlarmRow).values(row))
         return raised, cleared
 
 
-def _is_seen_by(node: str, row: AlarmRow) -> bool:
-    return not node or row.kind not in OF_A_MACHINE or row.subject.endswith(f"@{node}")
+def _is_for(session: Session, node: str, row: AlarmRow, now: datetime) -> bool:
+    """Whether this node may say that it is over."""
+    if not node or row.node == node:
+        return True
+    if row.kind in OF_A_MACHINE:
+        return row.subject.endswith(f"@{node}")
+    return row.kind not in _BY_SETTINGS or not row.node or not _cause_is_there(session, row, now)
+
+
+def _cause_is_there(session: Session, row: AlarmRow, now: datetime) -> bool:
+    """Whatever anybody's settings say."""
+    if row.kind == AlarmKind.QUEUE_DEEP:
+        return bool(_queue(session, now, timedelta()))
+    if row.kind == AlarmKind.JOB_FAILED:
+        job = session.get(Job, keys.row_id(row.subject, "J"))
+        return job is not None and job.state == JobState.FAILED.value
+    sent_at, answered_at = canary.marks(session, now)
+    return sent_at is not None and (answered_at is None or answered_at < sent_at)
 
 
 def _named(name: type_name) -> tuple[ColumnElement[bool], ColumnElement[bool]]:

@@ -27,5 +27,7 @@ def bring_back(session: Session, now: datetime) -> None:
     unreported = (Commitment.reported_at.is_(None), Commitment.not_before > future)
     session.execute(update(Commitment).where(*unreported).values(not_before=now))
     future = now + _LONGER_THAN_ANY_LEASE
-    for row, state in ((Job, JobState.RUNNING.value), (Delivery, DeliveryState.SENDING.value)):
-        session.execute(update(row).where(row.state == state, row.lease_until > future).values(lease_until=now + _LEASE))
+    # Of a failed job: whoever says "not run" for it.
+    leased = ((Job, JobState.RUNNING), (Job, JobState.FAILED), (Delivery, DeliveryState.SENDING))
+    for row, state in leased:
+        session.execute(update(row).where(row.state == state.value, row.lease_until > future).values(lease_until=now + _LEASE))

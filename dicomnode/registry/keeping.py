@@ -38,18 +38,19 @@ class Keeping:
         with self._database.read() as session:
             return references.problem(session, sop_instance_uids)
 
-    def purge_sources(self, before: datetime, limit: int) -> list[str]:
+    def purge_sources(self, before: datetime, status_is_proof: Collection[str], limit: int) -> list[str]:
         """Count no longer on the sources of up to `limit` studies to which nothing came since; their keys, oldest first.
 
-        Only what is done, sent and promised to nobody. Their files go with `files_to_remove`.
+        Only what is done, promised to nobody, and has arrived: sent to where the answer is all the proof there is
+        (status_is_proof), proved elsewhere. Their files go with `files_to_remove`.
         """
         now = self._clock()
         with self._database.read() as session:
-            found = retention.purgeable_studies(session, before, now, limit)
+            found = retention.purgeable_studies(session, before, status_is_proof, now, limit)
         purged = []
         for study_id in found:
             with self._database.write() as session:  # each by itself: receiving does not wait for many
-                if retention.begin_purge(session, study_id, now):
+                if retention.begin_purge(session, study_id, status_is_proof, now):
                     purged.append(f"S{study_id}")
         return purged
 
@@ -118,15 +119,15 @@ class Keeping:
         with self._database.read() as session:
             return canary.answer(session, study_instance_uid)
 
-    def purge_canaries(self) -> list[str]:
-        """Count no longer on the images and results of canaries that are done; their keys."""
+    def purge_canaries(self, status_is_proof: Collection[str]) -> list[str]:
+        """Count no longer on the images and results of canaries that are done and have arrived; their keys."""
         now, purged = self._clock(), []
         with self._database.read() as session:
             found = canary.studies(session)
         for key in found:
             study_id = keys.row_id(key, "S")
             with self._database.write() as session:
-                if retention.begin_purge(session, study_id, now):
+                if retention.begin_purge(session, study_id, status_is_proof, now):
                     job_ids = session.scalars(select(Job.id).where(Job.study_id == study_id)).all()
                     retention.begin_purge_of_results(session, job_ids, now)
                     purged.append(key)

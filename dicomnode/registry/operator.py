@@ -54,6 +54,8 @@ def _retry_job(session: Session, job: Job, now: datetime) -> list[str]:
     afresh = {
         "attempt": 0,
         "crashes": 0,
+        "notices": 0,
+        "lease_until": None,
         "starts_forgiven": job.starts,
         "not_before": now,
         "held": "",

@@ -1,7 +1,7 @@
 """`Registry`: every question and every change as one short transaction."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from dicomnode.domain.clock import type_clock, utc_now
@@ -291,12 +291,21 @@ class Registry(Answers, Outgoing):
             )
 
     def claim_notice(self, worker: str) -> ClaimedJob | None:
-        """A job that failed with its workers, of which nobody has said "not run" yet; `refusal` is what to say. Given once."""
+        """A job that failed with its workers, of which nobody has said "not run" yet; `refusal` is what to say.
+
+        Nobody else gets it for some minutes; a claim that is not answered by then is given to another one, three times.
+        """
+        now = self._clock()
         with self._database.read() as session:
-            if not notices.any_unsaid(session):
+            if not notices.any_unsaid(session, now):
                 return None
         with self._database.write() as session:
-            return notices.claim(session, worker)
+            return notices.claim(session, worker, now)
+
+    def put_off_notice(self, job: ClaimedJob, pause_s: float) -> None:
+        """What `claim_notice` asked for cannot be said just now: again after a pause, without counting as a try."""
+        with self._database.write() as session:
+            notices.put_off(session, job, self._clock() + timedelta(seconds=pause_s))
 
     def say_not_run(
         self,

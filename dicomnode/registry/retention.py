@@ -23,30 +23,49 @@ _AT_ONCE = 500  # parameters of one statement
 _GONE: ColumnElement[str] = literal_column("''")  # as the partial index has it; SQLite would not know a parameter again
 
 
-def _nothing_under_way(now: datetime) -> list[ColumnElement[bool]]:
-    """Of a study: nothing arrives, runs, waits to be sent or to be decided, and nobody was promised to find it here."""
+def _on_its_way(status_is_proof: Collection[str]) -> ColumnElement[bool]:
+    """Deliveries that were not sent, or may have to be sent again: the archive has not said that it has them.
+
+    status_is_proof: the destinations whose answer is all the proof there is.
+    """
+    unproved = and_(Delivery.state == DeliveryState.SENT.value, Delivery.destination.not_in(list(status_is_proof)))
+    return or_(Delivery.state.in_(_NOT_SENT), unproved)
+
+
+def _nothing_under_way(status_is_proof: Collection[str], now: datetime) -> list[ColumnElement[bool]]:
+    """Of a study: nothing arrives, runs, waits to be sent or to be decided, and nobody was promised to find it here.
+
+    What is sent and not proved keeps the sources too: a result leaves only while the images that it names are here.
+    """
     return [
         Study.purged_at.is_(None),
         ~Study.unsettled,
         Study.held == "",
         ~exists().where(Conflict.study_id == Study.id, Conflict.decided_at.is_(None)),
         ~exists().where(Job.study_id == Study.id, Job.state.in_(_UNDER_WAY)),
-        ~exists().where(Job.study_id == Study.id, Delivery.job_id == Job.id, Delivery.state.in_(_NOT_SENT)),
+        ~exists().where(Job.study_id == Study.id, Delivery.job_id == Job.id, _on_its_way(status_is_proof)),
         ~exists().where(Series.study_id == Study.id, or_(Series.held != "", Series.state == "arriving")),
         ~exists().where(Series.study_id == Study.id, Instance.series_id == Series.id, Instance.keep_until > now),
     ]
 
 
-def purgeable_studies(session: Session, before: datetime, now: datetime, limit: int) -> list[int]:
-    """Studies to which nothing came since `before` and of which all is done and sent, the oldest first; their ids."""
-    wanted = select(Study.id).where(Study.last_arrival_at < before, *_nothing_under_way(now))
+def purgeable_studies(
+    session: Session, before: datetime, status_is_proof: Collection[str], now: datetime, limit: int
+) -> list[int]:
+    """Studies to which nothing came since `before` and of which all is done and has arrived, the oldest first; their ids."""
+    wanted = select(Study.id).where(Study.last_arrival_at < before, *_nothing_under_way(status_is_proof, now))
     return list(session.scalars(wanted.order_by(Study.last_arrival_at, Study.id).limit(limit)))
 
 
-def begin_purge(session: Session, study_id: int, now: datetime) -> bool:
+def begin_purge(session: Session, study_id: int, status_is_proof: Collection[str], now: datetime) -> bool:
     """The study's sources are no longer counted on, if nothing of it began meanwhile."""
     session.execute(select(Study.id).where(Study.id == study_id).with_for_update())
-    fit = update(Study).where(Study.id == study_id, *_nothing_under_way(now)).values(purged_at=now).returning(Study.id)
+    fit = (
+        update(Study)
+        .where(Study.id == study_id, *_nothing_under_way(status_is_proof, now))
+        .values(purged_at=now)
+        .returning(Study.id)
+    )
     if len(session.execute(fit, execution_options={"synchronize_session": False}).all()) != 1:
         return False
     of_study = select(Series.id).where(Series.study_id == study_id).scalar_subquery()
@@ -57,20 +76,12 @@ def begin_purge(session: Session, study_id: int, now: datetime) -> bool:
 
 
 def purgeable_jobs(session: Session, before: datetime, status_is_proof: Collection[str], limit: int) -> list[int]:
-    """Jobs that ended before, whose results have all arrived for good or were called off; their ids.
-
-    status_is_proof: the destinations whose answer is all the proof there is. Elsewhere an object that was sent but is not
-    proved may have to be sent again.
-    """
-    on_its_way = or_(
-        Delivery.state.in_(_NOT_SENT),
-        and_(Delivery.state == DeliveryState.SENT.value, Delivery.destination.not_in(list(status_is_proof))),
-    )
+    """Jobs that ended before, whose results have all arrived for good or were called off; their ids."""
     wanted = select(Job.id).where(
         Job.finished_at < before,
         Job.state.not_in(_UNDER_WAY),
         exists().where(Result.job_id == Job.id, Result.purged_at.is_(None)),
-        ~exists().where(Delivery.job_id == Job.id, on_its_way),
+        ~exists().where(Delivery.job_id == Job.id, _on_its_way(status_is_proof)),
         ~exists().where(Study.id == Job.study_id, or_(Study.held != "", Study.unsettled)),
     )
     return list(session.scalars(wanted.order_by(Job.finished_at, Job.id).limit(limit)))

@@ -264,6 +264,7 @@ class Job(Base):
     starts: Mapped[int] = mapped_column(default=0)
     starts_forgiven: Mapped[int] = mapped_column(default=0)  # starts up to an operator's retry, no longer counted
     crashes: Mapped[int] = mapped_column(default=0)
+    notices: Mapped[int | None]  # how often a worker began to say "not run", where the job's own workers no longer could
     worker: Mapped[str] = mapped_column(default="")
     lease_until: Mapped[datetime | None]
     not_before: Mapped[datetime]

@@ -19,6 +19,7 @@ from dicomnode.domain.statuses import SUCCESS
 from dicomnode.domain.uids import PHANTOM_MARK, derived_uid
 from dicomnode.registry import Registry
 from dicomnode.registry.canary import ANSWERED, SENT, CanaryAnswer
+from dicomnode.roles.retention import status_is_proof
 from dicomnode.settings import Settings
 
 PATIENT_ID = "CANARY"
@@ -140,7 +141,7 @@ class Canary:
 
     def _tidy(self) -> None:
         """What the earlier ones left: images and results by retention's own rules, files of the folder here."""
-        self._registry.keeping.purge_canaries()
+        self._registry.keeping.purge_canaries(status_is_proof(self._settings))
         for left in folder(self._settings).iterdir():
             with suppress(OSError):
                 shutil.rmtree(left)

@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from dicomnode.domain.canary import CANARY
 from dicomnode.domain.errors import StorageError
 from dicomnode.registry import Registry
 from dicomnode.settings import Settings
@@ -49,7 +50,7 @@ class Retention:
         """free_share: of a folder's disk what is free, 0 to 1."""
         self._registry, self._store, self._settings = registry, store, settings
         self._free_share = free_share or _free_share
-        self._status_is_proof = frozenset(one.name for one in settings.destinations if one.proof == "status")
+        self._status_is_proof = status_is_proof(settings)
 
     def sweep(self, now: datetime) -> Purged:
         """Remove what is due."""
@@ -60,7 +61,7 @@ class Retention:
         # The disk decides before age does, but never on what came only just now: it may be asked for again at once.
         youngest = now - timedelta(hours=kept.at_least_hours)
         for _ in range(_ROUNDS):
-            if not self._is_short() or not (purged := self._registry.keeping.purge_sources(youngest, _AT_ONCE)):
+            if not self._is_short() or not (purged := self._purged_sources(youngest)):
                 break
             studies, files = studies + len(purged), files + self._files()
         if self._is_short():
@@ -74,7 +75,10 @@ class Retention:
         return self._free_share(self._store.root) * 100 < self._settings.retention.free_percent
 
     def _sources(self, before: datetime) -> int:
-        return _all(lambda: len(self._registry.keeping.purge_sources(before, _AT_ONCE)))
+        return _all(lambda: len(self._purged_sources(before)))
+
+    def _purged_sources(self, before: datetime) -> list[str]:
+        return self._registry.keeping.purge_sources(before, self._status_is_proof, _AT_ONCE)
 
     def _results(self, before: datetime) -> int:
         return _all(lambda: len(self._registry.keeping.purge_results(before, self._status_is_proof, _AT_ONCE)))
@@ -149,6 +153,11 @@ def _all(some: Callable[[], int]) -> int:
             break
         total += count
     return total
+
+
+def status_is_proof(settings: Settings) -> frozenset[str]:
+    """The destinations whose answer is all the proof there is."""
+    return frozenset({CANARY, *(one.name for one in settings.destinations if one.proof == "status")})
 
 
 def _free_share(folder: Path) -> float:

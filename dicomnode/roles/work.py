@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 IDLE_S = 0.5
 DATABASE_AWAY_S = 1.0
 FIRST_RETRY_S = 10.0
+NOTICE_AGAIN_S = 60.0
 
 _log = structlog.get_logger()
 
@@ -122,6 +123,7 @@ class Worker:
         try:
             route, refusal = self._route(job), job.refusal
             if refusal is None or not route.send_not_run:
+                self._registry.say_not_run(job, (), (), {})
                 return
             objects, _ = self._saved(job, route, self._located(job), Analysis(None, refusal))
             open_to, _ = self._open_to(job, [self._destinations[name] for name in route.send_to])
@@ -132,6 +134,10 @@ class Worker:
             _log.info("not run was said for a job whose workers died", job=job.key, results=len(objects))
         except Exception as error:  # noqa: BLE001 - the boundary of a notice: the job's row says what happened all the same
             _log.error("the notice of a failed job could not be made", job=job.key, exc_info=error)
+            disk = disk_trouble(error)
+            if isinstance(error, OutOfSpace | DatabaseUnreachable) or (disk is not None and disk.errno in NOBODYS_FAULT):
+                with suppress(DicomNodeError):  # else it is claimed again once this claim has run out
+                    self._registry.put_off_notice(job, NOTICE_AGAIN_S)
 
     def run(self, job: ClaimedJob) -> Ending:
         """Load → check → infer → build results → verify → save. The one path of every job."""

@@ -93,7 +93,7 @@ def test_a_result_whose_sources_were_purged_is_not_sent_again_unseen(outbox: Out
     outbox.deliverer(folder_destination("folder", tmp_path)).run_once()
     assert outbox.states() == ["sent"]
     outbox.clock.advance(**LATER)
-    assert outbox.registry.keeping.purge_sources(outbox.clock(), 10) == ["S1"]
+    assert outbox.registry.keeping.purge_sources(outbox.clock(), ["folder"], 10) == ["S1"]
     (sent,) = outbox.registry.deliveries_to_prove("folder")
     outbox.registry.finish_delivery(sent, DeliveryEvent.PROOF_SAYS_MISSING, retry_after_s=0.0)
     outbox.deliverer(destination).run_once()
@@ -107,7 +107,7 @@ def test_a_result_of_ours_that_came_back_and_was_purged_may_be_named(outbox: Out
     outbox.registry.add_instance(back, ours=True)
     outbox.deliverer(folder_destination("folder", tmp_path)).run_once()
     outbox.clock.advance(**LATER)
-    assert outbox.registry.keeping.purge_sources(outbox.clock(), 10) == ["S1"]
+    assert outbox.registry.keeping.purge_sources(outbox.clock(), ["folder"], 10) == ["S1"]
     assert outbox.registry.keeping.references_problem([sc.sop_instance_uid]) == ""
 
 

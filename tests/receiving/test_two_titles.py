@@ -133,7 +133,7 @@ def test_the_second_title_counts_too_where_the_images_come_in_other_bytes_or_the
         node.store.absolute(node.known(images[0].SOPInstanceUID).path).unlink()
         node.called("LUNG", paths[0])
     elif how == "purged":
-        assert node.registry.keeping.purge_sources(utc_now() + timedelta(days=1), 10) == ["S1"]
+        assert node.registry.keeping.purge_sources(utc_now() + timedelta(days=1), ["pacs"], 10) == ["S1"]
         for path in node.registry.keeping.files_to_remove(10):
             node.store.absolute(path).unlink()
         node.called("LUNG", *paths)

@@ -143,3 +143,32 @@ def test_of_several_nodes_on_one_database_each_clears_only_what_it_sees_of_its_o
     assert registry.alarms.keep([there], "two") == ([], [("job_failed", "J1")])
     assert set(registry.alarms.known_since()) == {("disk_low", "data_dir@one"), ("disk_low", "data_dir@two")}
     assert registry.alarms.keep([], "one") == ([], [("disk_low", "data_dir@one")])
+
+
+def test_of_several_nodes_with_different_settings_none_clears_what_another_one_still_sees(
+    registry: Registry, clock: Clock
+) -> None:
+    """Else two nodes would say "alarm" and "alarm is over" in turn, for as long as the cause is there."""
+    add_series(registry, 3)
+    queue_job(registry)
+    clock.forward(40 * 60)
+
+    def look(node: str, queue_min: float) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+        longer = timedelta(minutes=queue_min)
+        seen = registry.alarms.standing(queue_longer_than=longer, failed_within=timedelta(days=queue_min))
+        return registry.alarms.keep(seen, node)
+
+    deep, failed = ("queue_deep", "queue"), ("job_failed", "J1")
+    assert look("strict", 30) == ([deep], [])
+    for _ in range(3):
+        assert look("patient", 60) == look("strict", 30) == ([], [])
+    for _ in range(3):
+        assert registry.claim_job("w", 60) is not None
+        registry.worker_died("w")
+        clock.forward(3600)
+    assert look("patient", 60) == ([failed], [deep]), "what is over is over for all"
+    clock.forward(40 * 86_400)
+    for _ in range(3):
+        assert look("strict", 30) == look("patient", 60) == ([], [])
+    registry.retry("J1")
+    assert look("strict", 30) == ([], [failed])

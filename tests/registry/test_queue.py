@@ -291,6 +291,61 @@ def test_a_job_that_failed_with_its_workers_is_said_to_be_not_run_once(registry:
     assert registry.claim_delivery("d", "pacs", 60) is None
 
 
+def failed_with_its_workers(registry: Registry, clock: Clock) -> None:
+    add_series(registry, 3)
+    queue_job(registry)
+    for crash in range(3):
+        claimed(registry, f"w{crash}")
+        registry.worker_died(f"w{crash}")
+        clock.forward(3600)
+
+
+def test_a_notice_whose_speaker_was_ended_is_spoken_by_another_one(registry: Registry, clock: Clock) -> None:
+    """A restart of the node between claim and word must not leave "AI not run" unsaid."""
+    failed_with_its_workers(registry, clock)
+    cut_off = registry.claim_notice("w:1")
+    assert cut_off is not None
+    clock.forward(240)
+    assert registry.claim_notice("w:2") is None, "it may still speak"
+    clock.forward(120)
+    notice = registry.claim_notice("w:2")
+    assert notice is not None
+    with pytest.raises(StaleUpdate):
+        registry.say_not_run(cut_off, Spool().objects(cut_off, ("SC",), note="late"), ["pacs"], {})
+    registry.say_not_run(notice, Spool().objects(notice, ("SC",)), ["pacs"], {})
+    assert registry.claim_delivery("d", "pacs", 60) is not None
+    assert registry.claim_delivery("d", "pacs", 60) is None
+    clock.forward(86_400)
+    assert registry.claim_notice("w:3") is None, "it was said"
+
+
+def test_a_notice_that_ends_whoever_speaks_it_is_given_up_after_three_times(registry: Registry, clock: Clock) -> None:
+    failed_with_its_workers(registry, clock)
+    for speaker in range(3):
+        assert registry.claim_notice(f"w:{speaker}") is not None
+        clock.forward(600)
+    assert registry.claim_notice("w:4") is None
+    registry.retry("J1")
+    for crash in range(3):
+        claimed(registry, f"w{crash}")
+        registry.worker_died(f"w{crash}")
+        clock.forward(3600)
+    assert registry.claim_notice("w:5") is not None, "the operator's retry begins anew"
+
+
+def test_a_notice_that_a_full_disk_keeps_from_being_said_waits_for_room_however_long(registry: Registry, clock: Clock) -> None:
+    failed_with_its_workers(registry, clock)
+    for _ in range(10):
+        notice = registry.claim_notice("w:1")
+        assert notice is not None
+        registry.put_off_notice(notice, 60.0)
+        assert registry.claim_notice("w:1") is None
+        clock.forward(61)
+    notice = registry.claim_notice("w:1")
+    assert notice is not None
+    registry.say_not_run(notice, Spool().objects(notice, ("SC",)), ["pacs"], {})
+
+
 def test_a_notice_that_comes_after_an_operators_retry_is_dropped(registry: Registry, clock: Clock) -> None:
     add_series(registry, 3)
     queue_job(registry)

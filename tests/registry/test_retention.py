@@ -150,6 +150,30 @@ def test_a_result_that_is_sent_but_not_proved_is_kept_where_proof_is_asked_for(k
     assert kept.files() == []
 
 
+def test_sources_stay_as_long_as_the_archive_may_say_that_it_lacks_the_result(kept: Kept) -> None:
+    """What is sent again is looked at first: a result whose images are gone would be held for good."""
+    kept.add(1, destination="archive")
+    kept.send("archive")
+    before = kept.files()
+    kept.clock.forward(4000 * DAY)
+    kept.free = 0.0  # neither for the disk
+    purged = kept.sweep()
+    assert (purged.studies, purged.jobs, purged.files) == (0, 0, 0)
+    assert kept.files() == before
+    (unproved,) = kept.registry.deliveries_to_prove("archive")
+    kept.registry.finish_delivery(unproved, DeliveryEvent.PROOF_SAYS_MISSING, error="accepted, but not found")
+    kept.clock.forward(3600)
+    again = kept.registry.claim_delivery("d", "archive", 60)
+    assert again is not None
+    assert kept.registry.keeping.references_problem(again.result.source_sop_instance_uids) == ""
+    kept.registry.finish_delivery(again, DeliveryEvent.ACCEPTED, status=0)
+    kept.clock.forward(3600)
+    for one in kept.registry.deliveries_to_prove("archive"):
+        kept.registry.finish_delivery(one, DeliveryEvent.PROVED, proof="found")
+    assert kept.sweep().studies == 1
+    assert kept.files() == []
+
+
 def test_what_was_promised_to_be_kept_stays_until_then(kept: Kept) -> None:
     """Storage commitment: the modality deletes its own copy after it."""
     kept.add(1)

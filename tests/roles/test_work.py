@@ -1,15 +1,16 @@
 """The worker: every ending of a job, with real bytes, rows, model and result objects."""
 
+import errno
 import json
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -270,6 +271,39 @@ def test_a_job_whose_workers_died_is_said_to_be_not_run_by_one_that_is_well(
     assert (job["state"], job["reason_code"]) == ("failed", "poison")
     assert {result["kind"] for result in results} == {"SR", "SC"}
     assert {delivery["state"] for delivery in deliveries} == {"waiting"}
+
+
+def test_a_notice_is_settled_where_nobody_wants_it_and_waits_where_the_disk_is_full(
+    bench: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = bench()
+    one.receive(small_thorax(5), tmp_path / "study")
+    clock = [utc_now()]
+    one.registry._clock = lambda: clock[0]
+    for _ in range(3):
+        one.claim()
+        one.registry.worker_died(wiring.worker_name(one.settings))
+        clock[0] += timedelta(hours=1)
+
+    def notice() -> ClaimedJob:
+        found = one.registry.claim_notice(wiring.worker_name(one.settings))
+        assert found is not None
+        return found
+
+    def full(*_: object, **__: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Store, "seal", full)
+        for _ in range(5):
+            one.worker.say_not_run(notice())
+            assert one.registry.claim_notice("other:1") is None
+            clock[0] += timedelta(minutes=2)
+    one.worker._routes = {name: replace(route, send_not_run=False) for name, route in one.worker._routes.items()}
+    one.worker.say_not_run(notice())
+    clock[0] += timedelta(days=1)
+    assert one.registry.claim_notice("other:1") is None, "it is settled: nobody wants it"
+    assert one.ending()[1:] == ([], [])
 
 
 def test_a_result_that_fails_a_check_is_kept_and_held_with_the_reason(bench: Callable[..., Bench], tmp_path: Path) -> None:
