@@ -38,6 +38,12 @@ class Proofs:
                 }
                 session.execute(update(Delivery).where(*still, Delivery.state == DeliveryState.SENT.value).values(**values))
 
+    def ask_again(self) -> None:
+        """A report may have come while nobody listened, and archives do not all repeat it: open requests are made anew."""
+        now = self._clock()
+        with self._database.write() as session:
+            ask_again(session, now)
+
     def reported(
         self,
         transaction_uid: str,
@@ -66,7 +72,7 @@ class Proofs:
 
 
 def ask_again(session: Session, now: datetime) -> None:
-    """After a restart of the node: a report may have come while nobody listened, and archives do not all repeat it."""
+    """See `Proofs.ask_again`."""
     open_requests = (Delivery.state == DeliveryState.SENT.value, Delivery.commitment_uid.is_not(None))
     session.execute(update(Delivery).where(*open_requests).values(not_before=now))
 

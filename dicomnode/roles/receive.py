@@ -55,6 +55,7 @@ def main(settings: Settings, lifeline: Lifeline) -> None:
     reserve = ReserveKeeper(wiring.open_reserve(settings))
     reserve.tend()
     receiver.start()
+    _ask_for_proofs_again(registry)
     if committer is not None:
         committer.start()
     lifeline.ready()
@@ -72,6 +73,14 @@ def main(settings: Settings, lifeline: Lifeline) -> None:
         if committer is not None:
             committer.stop()
         registry.close()
+
+
+def _ask_for_proofs_again(registry: Registry) -> None:
+    """What `deliver` asked before this listened, or while it was restarted: Orthanc, refused once, reports no second time."""
+    try:
+        registry.proofs.ask_again()
+    except Exception as error:  # noqa: BLE001 - boundary: it is asked again anyway, minutes later
+        _log.warning("open storage commitments cannot be asked for again", error=type(error).__name__)
 
 
 def _settle_doubts(registry: Registry) -> None:

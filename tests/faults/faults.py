@@ -64,8 +64,22 @@ def _failing_disk(fault: Mapping[str, Any]) -> None:
     os.fsync = failing  # type: ignore[assignment]
 
 
+def _late_listener(fault: Mapping[str, Any]) -> None:
+    """All other roles are at work for `seconds` before anybody listens."""
+    from dicomnode.receiving import Receiver
+
+    start = Receiver.start
+
+    def late(self: Receiver) -> None:
+        time.sleep(fault["seconds"])
+        start(self)
+
+    Receiver.start = late  # type: ignore[method-assign]
+
+
 FAULTS: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], None]]] = {
     "poisonous series": ("work", _poisonous_series),
     "raising model": ("work", _raising_model),
     "failing disk": ("work", _failing_disk),
+    "late listener": ("receive", _late_listener),
 }

@@ -12,6 +12,7 @@ from typing import Any
 import pydicom
 import pytest
 
+from tests.faults.crash_points import PROVING
 from tests.faults.crashing import MortalNode, Nursery, another_study, pause
 from tests.faults.disks import small_disk
 from tests.faults.test_full_disk import somebody_else_fills
@@ -171,3 +172,18 @@ def test_a_database_that_is_away_for_a_minute_is_waited_for(
         assert not node.died
         node.kill()
         node.must_have_all_and_nothing_else()
+
+
+@pytest.mark.timeout(900)
+def test_a_report_that_came_before_anybody_listened_is_asked_for_again_at_once(
+    nursery: Nursery, pacs: Orthanc, template: list[Path], undisturbed: Any, tmp_path: Path
+) -> None:
+    """A PACS that is refused once does not report again; the node's patience is five minutes."""
+    study, paths = another_study(template, tmp_path / "study", "late listener")
+    with MortalNode(tmp_path / "node-late", nursery, pacs, proof="commitment") as node:
+        node.dies_at(PROVING[0], paths)
+        node.start(fault={"name": "late listener", "seconds": 4.0})
+        node.wait_for_end(study, patience_s=150)
+        state = node.end_state(study)
+        assert {one[1] for one in state["deliveries"]} == {"confirmed"}
+        assert state["in the PACS"] == undisturbed["in the PACS"]
