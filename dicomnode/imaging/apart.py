@@ -6,6 +6,7 @@ once, as shared memory, and filled from the other side: nothing is copied.
 
 import atexit
 import json
+import math
 import mmap
 import os
 import pickle
@@ -16,7 +17,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -32,6 +34,7 @@ from dicomnode.imaging.values import DoesNotFit
 
 _MOST_WORDS = 400
 _MOST_BYTES_A_PIXEL = 4
+_TOLD_AT_ONCE = 4  # frames of a volume that is decoded while its headers are read
 # So long nothing may happen: a frame of 8192 × 8192 takes some ten seconds; codecs that hang, hang for ever.
 SILENCE_S = 60.0
 _STARTED_WITHIN_S = 60.0  # half a second on a machine that has nothing else to do
@@ -90,20 +93,40 @@ class _DecodingProcess:
                 stderr=subprocess.DEVNULL,  # the last words of a C library that fails are no line of our log
                 env={**os.environ, **_ENVIRONMENT},
             )
+        ours.settimeout(SILENCE_S)  # one that reads no more is as dead as one that ended
         self._socket = ours
         self._selector = selectors.DefaultSelector()
         self._selector.register(ours, selectors.EVENT_READ)
         self._ready = False
         self.owner_pid = os.getpid()
+        self.has_died = False
 
-    def perform(self, task: decoder.Task, memory: "_SharedMemory") -> _Outcome:
-        """The task, to its end or the process's."""
+    def begin(self, task: decoder.Task, memory: "_SharedMemory") -> None:
+        """The task is sent; how that went shows in its outcome."""
+        content = pickle.dumps(task, pickle.HIGHEST_PROTOCOL)
+        with self._sending():
+            socket.send_fds(self._socket, [decoder.LENGTH.pack(len(content))], [memory.descriptor])
+            self._socket.sendall(content)
+
+    def add(self, message: bytes) -> None:
+        """More of a task whose frames come by and by; an empty message ends it."""
+        with self._sending():
+            self._socket.sendall(decoder.LENGTH.pack(len(message)) + message)
+
+    @contextmanager
+    def _sending(self) -> Iterator[None]:
+        """What cannot be sent is not: why shows when the answer is waited for. Closed, so that nobody waits for it twice."""
+        try:
+            yield
+        except OSError:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def outcome(self, memory: "_SharedMemory") -> _Outcome:
+        """Of the task that was begun: at its end or the process's."""
         try:
             if not self._ready:
                 self._ready = self._read(1, _STARTED_WITHIN_S, lambda: 0) == decoder.READY
-            content = pickle.dumps(task, pickle.HIGHEST_PROTOCOL)
-            socket.send_fds(self._socket, [decoder.LENGTH.pack(len(content))], [memory.descriptor])
-            self._socket.sendall(content)
             (length,) = decoder.LENGTH.unpack(self._read(decoder.LENGTH.size, SILENCE_S, memory.ended))
             answer = self._read(min(length, decoder.MOST_ANSWER_BYTES), SILENCE_S, lambda: 0)
             return _Outcome.of(answer, memory.frames)
@@ -112,6 +135,7 @@ class _DecodingProcess:
         except (ValueError, TypeError):
             died = "answered nonsense"
         self.close()
+        self.has_died = True
         return _Outcome(died=died)
 
     def _read(self, size: int, within_s: float, progress: Callable[[], int]) -> bytes:
@@ -155,18 +179,24 @@ class _Keeper:
 
     def perform(self, task: decoder.Task, memory: "_SharedMemory") -> _Outcome:
         """One task at a time: each uses all the threads that it was allowed."""
+        with self.lent() as process:
+            process.begin(task, memory)
+            return process.outcome(memory)
+
+    @contextmanager
+    def lent(self) -> Iterator[_DecodingProcess]:
+        """The process for one task, whose outcome must have been had at the end: another task would be told it otherwise."""
         with self._lock:
             if self._process is None or self._process.owner_pid != os.getpid():
                 self._process = _DecodingProcess()
             try:
-                outcome = self._process.perform(task, memory)
-            except BaseException:  # what it still says would be taken for the answer to the next task
+                yield self._process
+            except BaseException:
                 self._process.close()
                 self._process = None
                 raise
-            if outcome.died:
+            if self._process.has_died:
                 self._process = None
-            return outcome
 
     def close(self) -> None:
         """At the end of this process, and between tests."""
@@ -195,6 +225,57 @@ def decode_slices(
         task = decoder.Task(pack(frames), dtype.name, workers, memory.size_bytes)
         failures, _ = _judged(_keeper.perform(task, memory), frames, memory.unfinished())
         return memory.pixels(dtype).reshape(shape), failures
+
+
+class Advance:
+    """Slices that are decoded while the headers of further ones are still read. To be used by one thread, and closed."""
+
+    def __init__(self, shape: tuple[int, int, int], workers: int) -> None:
+        """shape: (slices, rows, columns) of an int16 volume."""
+        self._shape = shape
+        self._frames: dict[int, Frame] = {}
+        self._held: list[tuple[int, Frame]] = []
+        self._open = True
+        with ExitStack() as kept:
+            self._memory = kept.enter_context(_SharedMemory(shape[0], math.prod(shape) * np.dtype(np.int16).itemsize))
+            self._process = kept.enter_context(_keeper.lent())
+            self._process.begin(decoder.Task(pack([]), "int16", workers, self._memory.size_bytes, shape), self._memory)
+            self._kept = kept.pop_all()
+
+    def add(self, index: int, frame: Frame) -> None:
+        """Slice `index` is to become the rescaled values of `frame`, a single-frame image of the shape's size."""
+        self._frames[index] = frame
+        self._held.append((index, frame))
+        if len(self._held) == _TOLD_AT_ONCE:
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._held:
+            message = [index for index, _ in self._held], pack([frame for _, frame in self._held])
+            self._process.add(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
+            self._held.clear()
+
+    def finish(self) -> tuple[type_volume_pixels, type_failures]:
+        """The volume and what of it cannot be decoded. Raises DoesNotFit and ResourceExhausted."""
+        self._open = False
+        with self._kept:
+            self._tell()
+            self._process.add(b"")
+            outcome = self._process.outcome(self._memory)
+            unfinished = self._memory.unfinished()
+            pixels = self._memory.pixels(np.dtype(np.int16)).reshape(self._shape)
+        # Alone, each frame that was under way shows whether it was at fault: the process must be free again for that.
+        failures, _ = _judged(outcome, [self._frames[index] for index in range(self._shape[0])], unfinished)
+        return pixels, failures
+
+    def close(self) -> None:
+        """Without a volume: what is under way is waited for, nothing else is begun. Harmless after `finish`, and twice."""
+        if self._open:
+            self._open = False
+            with self._kept:
+                self._process.add(decoder.NO_LONGER_WANTED)
+                self._process.add(b"")
+                self._process.outcome(self._memory)
 
 
 def decode_stored(frame: Frame) -> tuple[type_stored | None, type_failures]:

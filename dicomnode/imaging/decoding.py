@@ -22,12 +22,25 @@ from dicomnode.imaging.values import DoesNotFit, are_integers
 _THREADS_AT_MOST = 8
 
 
-def decode_slices(frames: Sequence[Frame], *, threads: int | None = None) -> type_volume_pixels:
+def decoding_threads(wanted: int | None = None) -> int:
+    """How many decode: as many as are wanted, else one a processor, 8 at most."""
+    return wanted or min(_THREADS_AT_MOST, len(os.sched_getaffinity(0)))
+
+
+def decode_slices(
+    frames: Sequence[Frame],
+    *,
+    threads: int | None = None,
+    ahead: tuple[type_volume_pixels, type_failures] | None = None,
+) -> type_volume_pixels:
     """(z, y, x) rescaled values, slice z from `frames[z]`: int16 where all values are whole and fit, else float32.
 
-    Raises Refused (corrupt), naming every image that cannot be decoded, and ResourceExhausted.
+    ahead: what came of the same frames while headers were read. Raises Refused (corrupt), naming every image that cannot be
+    decoded, and ResourceExhausted.
     """
-    workers = threads or min(_THREADS_AT_MOST, len(os.sched_getaffinity(0)))
+    if ahead is not None:
+        return _without_failures(frames, *ahead)
+    workers = decoding_threads(threads)
     if all(are_integers(frame) for frame in frames):
         try:
             return _decoded(frames, np.dtype(np.int16), workers)
@@ -55,7 +68,11 @@ def _decoded(frames: Sequence[Frame], dtype: np.dtype[np.generic], workers: int)
     else:
         size = frames[0].layout.frame_format
         volume = np.empty((len(frames), size.rows, size.columns), dtype)
-        failures = fill_slices(volume, frames, workers)
+        failures = fill_slices(volume.__getitem__, frames, workers)
+    return _without_failures(frames, volume, failures)
+
+
+def _without_failures(frames: Sequence[Frame], volume: type_volume_pixels, failures: type_failures) -> type_volume_pixels:
     if failures:
         raise _corrupt(frames, failures)
     return volume

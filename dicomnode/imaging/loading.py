@@ -18,6 +18,7 @@ from dicomnode.domain.imaging import (
     Volume,
     read_only,
 )
+from dicomnode.imaging.ahead import Ahead
 from dicomnode.imaging.classes import (
     PROJECTION_CLASSES,
     RADIOGRAPH_MODALITIES,
@@ -27,7 +28,7 @@ from dicomnode.imaging.classes import (
     class_name,
 )
 from dicomnode.imaging.codestreams import CorruptPixels
-from dicomnode.imaging.decoding import decode_one, decode_slices
+from dicomnode.imaging.decoding import decode_one, decode_slices, decoding_threads
 from dicomnode.imaging.headers import Frame, Instance, read_frames
 from dicomnode.imaging.part10 import NotDicom, UnreadableDicom
 from dicomnode.imaging.refusing import SEND_AGAIN, Refused, count, names
@@ -64,12 +65,14 @@ def load(
 
 def _load(series: SeriesRef, allow_many: bool, threads: int | None) -> Volume | Image2D:
     _demand_classes(series.instances)
-    instances, frames = _read_headers(series.instances)
-    _demand_pixels(instances)
-    _demand_plausible(instances)
-    _demand_volume_or_radiograph(frames)
-    if all(frame.ref.sop_class_uid in VOLUME_CLASSES for frame in frames):
-        return _load_volume(series, frames, allow_many, threads)
+    workers = decoding_threads(threads)
+    with Ahead(len(series.instances), workers) as ahead:
+        instances, frames = _read_headers(series.instances, ahead)
+        _demand_pixels(instances)
+        _demand_plausible(instances)
+        _demand_volume_or_radiograph(frames)
+        if all(frame.ref.sop_class_uid in VOLUME_CLASSES for frame in frames):
+            return _load_volume(series, frames, allow_many, workers, ahead)
     return _load_image(series, frames)
 
 
@@ -87,7 +90,7 @@ def _demand_classes(instances: Sequence[InstanceRef]) -> None:
         )
 
 
-def _read_headers(refs: Sequence[InstanceRef]) -> tuple[list[Instance], list[Frame]]:
+def _read_headers(refs: Sequence[InstanceRef], ahead: Ahead) -> tuple[list[Instance], list[Frame]]:
     instances: list[Instance] = []
     frames: list[Frame] = []
     failures: list[tuple[InstanceRef, str]] = []
@@ -103,6 +106,7 @@ def _read_headers(refs: Sequence[InstanceRef]) -> tuple[list[Instance], list[Fra
             else:
                 instances.append(instance)
                 frames.extend(planes)
+                ahead.take(instance, planes)
     if failures:
         raise Refused(
             RefusalCode.CORRUPT,
@@ -199,8 +203,12 @@ def _demand_volume_or_radiograph(frames: Sequence[Frame]) -> None:
         )
 
 
-def _load_volume(series: SeriesRef, frames: Sequence[Frame], allow_many: bool, threads: int | None) -> Volume:
-    stack = make_stack(frames, _same_pixels, allow_many_frames_of_reference=allow_many)
+def _load_volume(series: SeriesRef, frames: Sequence[Frame], allow_many: bool, workers: int, ahead: Ahead) -> Volume:
+    def same_pixels(one: Frame, other: Frame) -> bool:
+        ahead.give_up()  # there is one decoding process
+        return np.array_equal(decode_one(one), decode_one(other))
+
+    stack = make_stack(frames, same_pixels, allow_many_frames_of_reference=allow_many)
     unit, doubts = unit_of(stack.frames[0])
     if len({unit_of(frame)[0] for frame in stack.frames}) > 1:
         raise Refused(
@@ -209,7 +217,7 @@ def _load_volume(series: SeriesRef, frames: Sequence[Frame], allow_many: bool, t
             "Split the series by Rescale Type or Units and send the one to be read.",
             stack.frames,
         )
-    pixels = decode_slices(stack.frames, threads=threads)
+    pixels = decode_slices(stack.frames, threads=workers, ahead=ahead.volume(stack.frames))
     return Volume(
         pixels=read_only(pixels),
         unit=unit,
@@ -221,10 +229,6 @@ def _load_volume(series: SeriesRef, frames: Sequence[Frame], allow_many: bool, t
         series_instance_uid=series.series_instance_uid,
         warnings=(*stack.warnings, *doubts),
     )
-
-
-def _same_pixels(one: Frame, other: Frame) -> bool:
-    return np.array_equal(decode_one(one), decode_one(other))
 
 
 def _load_image(series: SeriesRef, frames: Sequence[Frame]) -> Image2D:

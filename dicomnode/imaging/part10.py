@@ -131,8 +131,8 @@ def _read_meta(stream: BinaryIO) -> tuple[Dataset, str]:
 def _transfer_syntax(meta: Dataset) -> str:
     element = meta.get_item(_TRANSFER_SYNTAX) if _TRANSFER_SYNTAX in meta else None
     if isinstance(element, RawDataElement) and isinstance(element.value, bytes) and element.value.isascii():
-        return element.value.decode("ascii").rstrip("\0 ")
-    return str(meta.get("TransferSyntaxUID", ""))
+        return element.value.decode("ascii").strip("\0 ")
+    return str(meta.get("TransferSyntaxUID", "")).strip("\0 ")
 
 
 def _inflate(stream: BinaryIO) -> BinaryIO:

@@ -86,8 +86,8 @@ def _with_sign(array: NDArray[Any], bits_stored: int, high_bit: int, signed: boo
     if signed:
         shifted: type_stored = (values << spare).view(f"i{array.dtype.itemsize}")
         return shifted >> spare
-    # Overlays of old files live in the bits above.
-    return values & np.array((1 << bits_stored) - 1, values.dtype)
+    # Overlays of old files live in the bits above. What a codec has just made belongs to nobody else.
+    return np.bitwise_and(values, values.dtype.type((1 << bits_stored) - 1), out=values if values.flags.writeable else None)
 
 
 def _read_element_header(stream: BinaryIO, transfer_syntax_uid: str) -> tuple[str, int]:

@@ -66,3 +66,14 @@ def test_series_of_one_folder_are_kept_apart(tmp_path: Path) -> None:
     other = Slices(number=4, seed=8, elements={"SeriesInstanceUID": "1.2.3.4"}).data_sets()
     save(tmp_path / "deep" / "deeper", other)
     assert [len(series.instances) for series in scan([tmp_path]).series] == [3, 4]
+
+
+def test_blanks_around_a_transfer_syntax_are_no_part_of_it(tmp_path: Path) -> None:
+    series = save(tmp_path, Slices(10).data_sets())
+    for instance in series.instances:
+        content = instance.path.read_bytes()
+        plain = b"1.2.840.10008.1.2.1\0"
+        at = content.index(plain, 132)
+        instance.path.write_bytes(content[:at] + b" 1.2.840.10008.1.2.1" + content[at + len(plain) :])
+    (found,) = scan([tmp_path]).series
+    assert isinstance(load(found), Volume)
