@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,40 @@ def without_diffuse(candidates: list[Candidate], rules: LesionRules) -> tuple[li
         return candidates, 0
     kept = [candidate for candidate in candidates if candidate.measures.mean >= rule.below]
     return kept, len(pale)
+
+
+def each_its_own(candidates: list[Candidate], pixels: NDArray[Any], source: Grid) -> list[Candidate]:
+    """Candidates that share no voxel, most probable first as they come: what two claim belongs to the first of them.
+
+    The other is measured again without it, so that its volume is that of its segment; one of which nothing is left goes.
+    pixels: (z, y, x) on `source`.
+    """
+    own: list[Candidate] = []
+    for candidate in candidates:
+        mask = candidate.mask.copy()
+        for earlier in own:
+            if shared := _shared(candidate.box, earlier.box):
+                mask[shared[0]] &= ~earlier.mask[shared[1]]
+        if np.array_equal(mask, candidate.mask):
+            own.append(candidate)
+        elif mask.any():
+            box = candidate.box
+            measures = measure(mask, pixels[box], source.part(box), box[0].start)
+            own.append(replace(candidate, mask=mask, measures=measures))
+    return own
+
+
+def _shared(one: Box, other: Box) -> tuple[Box, Box] | None:
+    """The part that two boxes of one grid have in common, in the indices of each; None without."""
+    starts = [max(a.start, b.start) for a, b in zip(one, other, strict=True)]
+    stops = [min(a.stop, b.stop) for a, b in zip(one, other, strict=True)]
+    if any(start >= stop for start, stop in zip(starts, stops, strict=True)):
+        return None
+    first, second = (
+        tuple(slice(start - part.start, stop - part.start) for start, stop, part in zip(starts, stops, box, strict=True))
+        for box in (one, other)
+    )
+    return (first[0], first[1], first[2]), (second[0], second[1], second[2])
 
 
 def calibrated(score: float, calibration: Calibration, evidence: float = 0.0) -> float:

@@ -9,7 +9,7 @@ from dicomnode.domain.findings import LabelMap
 from dicomnode.domain.imaging import Refusal, read_only
 from dicomnode.engines.chest.body import body_of, upsampled, working, working_steps
 from dicomnode.engines.chest.findings import classification, lesion_map, lesion_of
-from dicomnode.engines.chest.lesions import Candidate, calibrated, find_candidates, without_diffuse
+from dicomnode.engines.chest.lesions import Candidate, calibrated, each_its_own, find_candidates, without_diffuse
 from dicomnode.engines.chest.lungs import LungView, best_below, lung_labels, lung_view, lungs_on
 from dicomnode.engines.chest.region import aerated_of, no_lung, refuse_after, refuse_before
 from dicomnode.engines.chest.sides import LEFT, RIGHT
@@ -58,7 +58,7 @@ class ChestReading:
         found = find_candidates(view, self._volume.pixels, self._source, lesion_rules)
         candidates, diffuse = without_diffuse(found, lesion_rules)
         probable = [candidate for candidate in candidates if candidate.probability >= lesion_rules.min_probability]
-        reported = probable[: lesion_rules.max_count]
+        reported = each_its_own(probable[: lesion_rules.max_count], self._volume.pixels, self._source)
         lesions = tuple(
             lesion_of(n, c, lesion_rules, self._sidecar.name, self._identity) for n, c in enumerate(reported, start=1)
         )

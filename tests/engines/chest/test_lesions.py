@@ -8,7 +8,7 @@ import pytest
 
 from dicomnode.domain.findings import Code
 from dicomnode.engines.chest.findings import classification, lesion_map, lesion_of
-from dicomnode.engines.chest.lesions import Candidate, calibrated, find_candidates, without_diffuse
+from dicomnode.engines.chest.lesions import Candidate, calibrated, each_its_own, find_candidates, without_diffuse
 from dicomnode.engines.chest.lungs import lung_labels, lung_view
 from dicomnode.engines.chest.sides import LEFT, RIGHT
 from dicomnode.engines.sidecar import Calibration, ClassificationRules, DiffuseRule, LesionRules
@@ -161,3 +161,24 @@ def test_a_voxel_between_two_lesions_that_touch_is_counted_once() -> None:
     (label_map,) = lesion_map(pair, lesions, RULES, SOURCE.shape)
     assert [segment.voxels for segment in label_map.segments] == [int((label_map.labels == n).sum()) for n in (1, 2)]
     assert label_map.segments[0].voxels == int(candidate.mask.sum())
+
+
+def test_a_lesion_that_shares_voxels_with_a_more_probable_one_is_measured_on_its_own_alone() -> None:
+    """Else the report's volume is larger than the segment's, and contradicts the segmentation."""
+    large, small = _candidates([((30, 0, 0), 10, 0.9), ((50, 0, 0), 10, 0.9)])
+    z, y, x = (part.start for part in large.box)
+    moved = tuple(slice(start + step, start + step + size)
+                  for start, step, size in zip((z, y, x), (1, 2, 6), small.mask.shape, strict=True))  # fmt: skip
+    pair = [large, replace(small, box=(moved[0], moved[1], moved[2]))]
+    first, second = each_its_own(pair, PIXELS, SOURCE)
+    assert first is large
+    assert second.mask.sum() < small.mask.sum()
+    lesions = tuple(lesion_of(number, one, RULES, "tiny", ("1.2", "abc")) for number, one in enumerate((first, second), start=1))
+    (label_map,) = lesion_map([first, second], lesions, RULES, SOURCE.shape)
+    for lesion, segment in zip(lesions, label_map.segments, strict=True):
+        assert int((label_map.labels == segment.number).sum()) == segment.voxels
+        assert lesion.volume_ml == pytest.approx(segment.voxels * SOURCE.voxel_ml)
+    assert sum(segment.voxels for segment in label_map.segments) < large.mask.sum() + small.mask.sum()
+    assert each_its_own([large, large], PIXELS, SOURCE) == [large]  # nothing is left of the second
+    apart = [large, small]
+    assert each_its_own(apart, PIXELS, SOURCE) == apart
