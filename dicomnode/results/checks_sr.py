@@ -40,8 +40,9 @@ class _Expected:
 def check_report(dataset: Dataset, findings: Findings, image: Volume | Image2D, series_instance_uid: str) -> None:
     """Raises ResultCheckFailed unless the report holds every lesion, box and statement with its numbers, and no other group.
 
-    Organs stand in it only where there is none of these.
+    Organs stand in it only where there is none of these. A volume that is not that of the segment contradicts the SEG.
     """
+    _check_volumes(findings, image)
     expected = _expected(findings, image, series_instance_uid)
     for group in _groups(dataset):
         uid = _value_of(group, TRACKING_UID)
@@ -52,6 +53,19 @@ def check_report(dataset: Dataset, findings: Findings, image: Volume | Image2D, 
         raise ResultCheckFailed(f"SR lacks {len(expected)} of the findings", REMEDY)
     if dataset.VerificationFlag != "UNVERIFIED":
         raise ResultCheckFailed("SR claims that a person verified it", REMEDY)
+
+
+def _check_volumes(findings: Findings, image: Volume | Image2D) -> None:
+    """Reported volumes against the voxels that the segmentation was held to."""
+    if not isinstance(image, Volume):
+        return
+    segments = {(one.name, segment.number): segment for one in findings.label_maps for segment in one.segments}
+    reported = [(one.label, one.volume_ml, segments.get(one.segment)) for one in findings.lesions if one.segment]
+    if not (findings.lesions or findings.classifications or findings.boxes):
+        reported = [(segment.label, segment.volume_ml, segment) for segment in segments.values()]
+    for label, volume_ml, found in reported:
+        if found is None or abs(volume_ml - found.voxels * image.voxel_ml) > TOLERANCES[VOLUME]:
+            raise ResultCheckFailed(f"SR: the volume of {label} is not that of its segment", REMEDY)
 
 
 def _expected(findings: Findings, image: Volume | Image2D, series_instance_uid: str) -> dict[str, _Expected]:

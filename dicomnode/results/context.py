@@ -9,10 +9,8 @@ from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
 from enum import Enum
 
-import highdicom as hd
 import numpy as np
 
-from dicomnode import __version__
 from dicomnode.domain.clock import local_zone
 from dicomnode.domain.findings import Findings, ModelIdentity
 from dicomnode.domain.imaging import Refusal
@@ -21,6 +19,7 @@ from dicomnode.domain.results import ResultRequest
 from dicomnode.domain.uids import derived_uid
 from dicomnode.results import equipment
 from dicomnode.results.source import Sources
+from dicomnode.results.writers import WRITERS, letters
 
 LONGEST_LO = 64  # PS3.5 6.2
 FIRST_SERIES_NUMBER = 9000
@@ -71,12 +70,12 @@ class Context:
         """What else changes the bytes: the same UID must always mean the same bytes."""
         request = self.request
         return (
-            __version__,
-            hd.__version__,
+            WRITERS,
             request.node_timezone,
             request.predecessor,
             self.demonstration,
             dict(request.extra),
+            letters() if request.draw_identity else "",
             self.form_of(kind),
         )
 

@@ -28,11 +28,6 @@ def outlines(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
     return sorted((curve[:, ::-1] + offset for curve in curves), key=len, reverse=True)
 
 
-def border(rows: int, columns: int) -> NDArray[np.float64]:
-    """The whole image as a closed curve."""
-    return np.array([[0, 0], [columns, 0], [columns, rows], [0, rows], [0, 0]], np.float64)
-
-
 def label_map_of(findings: Findings, lesion: Lesion) -> tuple[LabelMap, int] | None:
     """The label map and the voxel value of a lesion with a segment of its own."""
     if lesion.segment is None:

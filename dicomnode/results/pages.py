@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from dicomnode.domain.findings import Box, Findings, Lesion
+from dicomnode.domain.findings import Box, Findings, Lesion, Segment
 from dicomnode.domain.imaging import Image2D, Volume
 from dicomnode.results import drawing
 from dicomnode.results.drawing import AMBER, BLACK, GREY, WHITE
 from dicomnode.results.fonts import font_for
 from dicomnode.results.outlines import HOT, key_slice, key_slices_of
-from dicomnode.results.slices import Look, centre_in_picture, draw_sides, sides_of, slice_picture, stack_of
+from dicomnode.results.slices import Look, centre_in_picture, draw_sides, sides_shown, slice_picture, stack_of
 from dicomnode.results.wording import capitalized, percent
 
 SIDE = 1024
@@ -22,11 +22,18 @@ GROUND = (14, 17, 22)
 RED = (232, 84, 84)
 LARGE, MIDDLE, SMALL = 38, 28, 23
 THUMBNAIL, LARGE_THUMBNAIL = 292, 390
+SMALLEST_THUMBNAIL = 216  # below that a small nodule is no longer seen
+CAPTION = 46
 MARGIN = 0.04
-LOWEST_ORGAN, LOWEST_WARNING = 880, 890
-MOST_ROWS = 5
-FOOTER = 906  # its two lines end above the window and the image number that viewers write into the corners
-COLUMN_PLACES = (0, 206, 300, 390, 600, 690, 810)
+NOTHING = "-"  # in a cell of the table
+MOST_ROWS, ROW_STEP, HEADING_STEP = 5, SMALL + 8, SMALL + 20
+MOST_ORGAN_LINES = 4  # for which the pictures give way
+NOTE, NOTE_STEP = 20, 26
+FOOTER_END = 958  # above the window and the image number that viewers write into the corners
+COLUMNS = (  # of the table, with their widths
+    ("Finding", 192), ("Side", 88), ("{image}", 86), ("Long x short mm", 206), ("Volume ml", 128), ("{mean}", 118),
+    ("Prob.", 90),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +41,8 @@ class PageText:
     """What a page says that the findings do not hold.
 
     image_numbers: the number of each slice, by slice index; `called` says what kind of number that is ("image" for the
-    Instance Number that viewers show, "slice" for the place in the volume).
+    Instance Number that viewers show, "slice" for the place in the volume). orientation: Patient Orientation (0020,0020) of a
+    projection image.
     """
 
     title: str
@@ -43,6 +51,7 @@ class PageText:
     overlays: str = ""
     identity: str = ""
     called: str = "image"
+    orientation: tuple[str, ...] = ()
 
 
 class Page:
@@ -91,30 +100,43 @@ def summary_page(image: Volume | Image2D, findings: Findings, text: PageText) ->
     if findings.lesions_sought and not findings.lesions:
         page.line("No lesion reported.", MIDDLE)
     page.y = max(page.y + 4, 290)
-    _key_pictures(page, image, findings, text)
+    footer = _footer_lines(findings, text)
+    bottom = FOOTER_END - len(footer) * NOTE_STEP
+    _key_pictures(page, image, findings, text, _picture_side(bottom - page.y, image, findings))
     if findings.lesions or findings.boxes:
         _table(page, image, findings, text)
-    _organs(page, image, findings)
-    for warning in findings.warnings[: 2 if page.y < LOWEST_WARNING else 1]:
-        page.paragraph(f"Note: {capitalized(warning)}", SMALL, AMBER, most=2 if page.y < LOWEST_WARNING - SMALL else 1)
-    _footer(page, findings, text)
+    _organs(page, image, findings, bottom)
+    _notes(page, findings.warnings, bottom)
+    page.y = max(page.y, bottom)
+    for line in footer:
+        page.line(line, NOTE, GREY, gap=NOTE_STEP - NOTE)
     return page.picture
 
 
-def _key_pictures(page: Page, image: Volume | Image2D, findings: Findings, text: PageText) -> None:
+def _picture_side(room: int, image: Volume | Image2D, findings: Findings) -> int:
+    """In pixels: as large as the table, the segments and the notes leave room for."""
+    found = len(findings.lesions) + len(findings.boxes)
+    table = HEADING_STEP + (min(found, MOST_ROWS) + (found > MOST_ROWS)) * ROW_STEP + 6 if found else 0
+    organs = min(len(_organ_lines(image, findings)), MOST_ORGAN_LINES) * ROW_STEP
+    notes = sum(map(len, _wrapped(findings.warnings))) * NOTE_STEP
+    widest = THUMBNAIL if len(findings.lesions) > 2 else LARGE_THUMBNAIL
+    return min(widest, max(SMALLEST_THUMBNAIL, room - CAPTION - table - organs - notes))
+
+
+def _key_pictures(page: Page, image: Volume | Image2D, findings: Findings, text: PageText, side: int) -> None:
     """Up to three slices, of the most probable lesions; of a single lesion the slice and its surroundings enlarged."""
     lesions = sorted(findings.lesions, key=lambda one: -one.probability)[:3]
-    side = THUMBNAIL if len(lesions) > 2 else LARGE_THUMBNAIL
     shown: list[tuple[Image.Image, str]] = []
     for lesion in lesions:
         index = key_slice(findings, lesion)
-        shown.append((_thumbnail(image, findings, index, side), f"{text.called} {text.image_numbers[index]}: {lesion.label}"))
+        picture = _thumbnail(image, findings, index, side, text.orientation)
+        shown.append((picture, f"{text.called} {text.image_numbers[index]}: {lesion.label}"))
     if len(lesions) == 1:
         shown.append((_enlarged(image, findings, lesions[0], side), f"{lesions[0].label}, enlarged"))
     if not lesions:
         slices = len(stack_of(image))
         shown += [
-            (_thumbnail(image, findings, index, side), f"{text.called} {text.image_numbers[index]}")
+            (_thumbnail(image, findings, index, side, text.orientation), f"{text.called} {text.image_numbers[index]}")
             for index in key_slices_of(findings, slices)[:2] or [slices // 2]
         ]
     left = LEFT
@@ -122,10 +144,10 @@ def _key_pictures(page: Page, image: Volume | Image2D, findings: Findings, text:
         page.picture.paste(picture, (left, page.y))
         drawing.draw_text(page.picture, (left, page.y + side + 6), drawing.shorten(caption, SMALL, side), SMALL, GREY)
         left += side + 18
-    page.y += side + 46
+    page.y += side + CAPTION
 
 
-def _thumbnail(image: Volume | Image2D, findings: Findings, index: int, side: int) -> Image.Image:
+def _thumbnail(image: Volume | Image2D, findings: Findings, index: int, side: int, orientation: tuple[str, ...]) -> Image.Image:
     """The slice, cut to what was segmented anywhere in the volume, in a square of `side` pixels."""
     rows, columns = stack_of(image).shape[1:]
     box = _segmented(image, findings, rows, columns)
@@ -138,8 +160,8 @@ def _thumbnail(image: Volume | Image2D, findings: Findings, index: int, side: in
     cut.thumbnail((side, side), Image.Resampling.LANCZOS)
     square = Image.new("RGB", (side, side))
     square.paste(cut, ((side - cut.width) // 2, (side - cut.height) // 2))
-    if isinstance(image, Volume):
-        draw_sides(square, *sides_of(image.affine))
+    if sides := sides_shown(image, orientation):
+        draw_sides(square, *sides)
     return square
 
 
@@ -175,75 +197,111 @@ def _enlarged(image: Volume | Image2D, findings: Findings, lesion: Lesion, side:
 
 
 def _table(page: Page, image: Volume | Image2D, findings: Findings, text: PageText) -> None:
+    """Most probable first; a column in which nothing would stand is left out."""
+    ranked: list[Lesion | Box] = sorted([*findings.lesions, *findings.boxes], key=lambda one: -one.probability)
+    rows = [_row(image, findings, row, text) for row in ranked[:MOST_ROWS]]
     mean = "Mean HU" if isinstance(image, Volume) and image.unit == "[hnsf'U]" else "Mean"
-    names = ("Finding", "Side", text.called.capitalize(), "Long x short mm", "ml", mean, "Prob.")
-    for name, offset in zip(names, COLUMN_PLACES, strict=True):
-        drawing.draw_text(page.picture, (LEFT + offset, page.y), name, SMALL, GREY)
+    left, columns = LEFT, []
+    for column, (name, width) in enumerate(COLUMNS):
+        if any(row[column] != NOTHING for row in rows):
+            columns.append((column, left))
+            said = name.format(image=text.called.capitalize(), mean=mean)
+            drawing.draw_text(page.picture, (left, page.y), said, SMALL, GREY)
+            left += width
     page.y += SMALL + 10
     page.rule()
-    rows: list[Lesion | Box] = sorted([*findings.lesions, *findings.boxes], key=lambda one: -one.probability)
-    for row in rows[:MOST_ROWS]:
-        for offset, cell in zip(COLUMN_PLACES, _row(image, findings, row, text), strict=True):
-            drawing.draw_text(page.picture, (LEFT + offset, page.y), cell, SMALL)
-        page.y += SMALL + 8
-    if len(rows) > MOST_ROWS:
-        page.line(f"{MOST_ROWS} of {len(rows)} findings shown; all are in the structured report.", SMALL, AMBER, gap=6)
+    for row in rows:
+        for column, place in columns:
+            drawing.draw_text(page.picture, (place, page.y), row[column], SMALL)
+        page.y += ROW_STEP
+    if len(ranked) > MOST_ROWS:
+        page.line(f"{MOST_ROWS} of {len(ranked)} findings shown; all are in the structured report.", SMALL, AMBER, gap=8)
     page.y += 6
 
 
 def _row(image: Volume | Image2D, findings: Findings, found: Lesion | Box, text: PageText) -> tuple[str, ...]:
     """The cells of one finding; a box has no axes, a projection no volume, and one of unknown spacing no millimetres."""
-    label, probability = drawing.shorten(found.label, SMALL, 196), percent(found.probability)
+    label, probability = drawing.shorten(found.label, SMALL, COLUMNS[0][1] - 10), percent(found.probability)
     if isinstance(found, Box):
         middle = (found.start[0] + found.stop[0] - 1) // 2
-        return label, "-", str(text.image_numbers[middle]), "-", "-", "-", probability
+        return label, NOTHING, str(text.image_numbers[middle]), NOTHING, NOTHING, NOTHING, probability
     measured = isinstance(image, Volume) or image.pixel_spacing_mm is not None
     return (
         label,
-        found.laterality or "-",
+        found.laterality or NOTHING,
         str(text.image_numbers[key_slice(findings, found)]),
-        f"{found.long_axis_mm:.1f} x {found.short_axis_mm:.1f}" if measured else "-",
-        f"{found.volume_ml:.2f}" if isinstance(image, Volume) else "-",
+        f"{found.long_axis_mm:.1f} x {found.short_axis_mm:.1f}" if measured else NOTHING,
+        f"{found.volume_ml:.2f}" if isinstance(image, Volume) else NOTHING,
         f"{found.mean:.0f}",
         probability,
     )
 
 
-def _organs(page: Page, image: Volume | Image2D, findings: Findings) -> None:
-    """Volumes of the other segments, each beside the colour of its contour, as many as the page holds."""
+def _organ_lines(image: Volume | Image2D, findings: Findings) -> list[list[tuple[float, str, Segment]]]:
+    """The segments that are no lesion's, line by line: (place from the left, name with volume, segment)."""
     lesions = {lesion.segment for lesion in findings.lesions}
-    organs = [
-        segment
-        for one in findings.label_maps
-        for segment in one.segments
-        if (one.name, segment.number) not in lesions and segment.voxels
-    ]
-    left = float(LEFT)
-    for shown, segment in enumerate(organs):
-        name = f"{segment.label} {segment.volume_ml:.0f} ml" if isinstance(image, Volume) else segment.label
-        width = 22 + drawing.text_size(name, SMALL)[0] + 30
-        if left > LEFT and left + width > RIGHT:
-            left = float(LEFT)
-            page.y += SMALL + 8
-        if page.y > LOWEST_ORGAN:
-            page.line(f"{shown} of {len(organs)} segments shown; all are in the segmentation.", SMALL, AMBER, gap=6)
-            return
-        ImageDraw.Draw(page.picture).rectangle(
-            (left, page.y + 6, left + 14, page.y + 20), fill=drawing.visible(segment.color_rgb)
-        )
-        drawing.draw_text(page.picture, (left + 22, page.y), name, SMALL)
-        left += width
-    if left > LEFT:
-        page.y += SMALL + 8
+    lines: list[list[tuple[float, str, Segment]]] = []
+    left = float(RIGHT)
+    for one in findings.label_maps:
+        for segment in one.segments:
+            if (one.name, segment.number) in lesions or not segment.voxels:
+                continue
+            name = f"{segment.label} {segment.volume_ml:.0f} ml" if isinstance(image, Volume) else segment.label
+            width = 22 + drawing.text_size(name, SMALL)[0] + 30
+            if left + width > RIGHT:
+                left = float(LEFT)
+                lines.append([])
+            lines[-1].append((left, name, segment))
+            left += width
+    return lines
 
 
-def _footer(page: Page, findings: Findings, text: PageText) -> None:
-    page.y = max(page.y, FOOTER)
+def _organs(page: Page, image: Volume | Image2D, findings: Findings, bottom: int) -> None:
+    """Volumes of the other segments, each beside the colour of its contour, as many as the page holds above `bottom`."""
+    lines = _organ_lines(image, findings)
+    fit = max(0, (bottom - page.y) // ROW_STEP)
+    shown = lines if len(lines) <= fit else lines[: max(0, fit - 1)]
+    for line in shown:
+        for left, name, segment in line:
+            color = drawing.visible(segment.color_rgb)
+            ImageDraw.Draw(page.picture).rectangle((left, page.y + 6, left + 14, page.y + 20), fill=color)
+            drawing.draw_text(page.picture, (left + 22, page.y), name, SMALL)
+        page.y += ROW_STEP
+    if len(shown) < len(lines):
+        count, total = (sum(map(len, some)) for some in (shown, lines))
+        page.line(f"{count} of {total} segments shown; all are in the segmentation.", SMALL, AMBER, gap=8)
+
+
+def _wrapped(warnings: Sequence[str]) -> list[list[str]]:
+    return [drawing.wrap(f"Note: {capitalized(one)}", NOTE, RIGHT - LEFT) for one in warnings]
+
+
+def _notes(page: Page, warnings: Sequence[str], bottom: int) -> None:
+    """Whole notes above `bottom`, at least one line; how many more there are, and where they stand, is said."""
+    notes = _wrapped(warnings)
+    fit = max(1, (bottom - page.y) // NOTE_STEP)
+    shown: list[list[str]] = []
+    for note in notes:
+        lines = sum(map(len, shown)) + len(note)
+        if lines + (len(shown) + 1 < len(notes)) > fit:
+            break
+        shown.append(note)
+    for line in (line for note in shown for line in note):
+        page.line(line, NOTE, AMBER, gap=NOTE_STEP - NOTE)
+    if left := len(notes) - len(shown):
+        more = f"{left} more note{'s' * (left > 1)}" if shown else f"{left} note{'s' * (left > 1)}"
+        page.line(f"{more}: see the report, or Image Comments of this series.", NOTE, AMBER, gap=NOTE_STEP - NOTE)
+
+
+def _footer_lines(findings: Findings, text: PageText) -> list[str]:
+    """What was drawn, who spoke, and for what it is meant where the notice above does not say that it is for nothing."""
     model = findings.model
     maker = f", {model.manufacturer}" if model.manufacturer else ""
-    if text.overlays:
-        page.line(text.overlays, 20, GREY, gap=6)
-    page.line(f"Model {model.name} {model.version}, weights {model.digest[:12]}{maker}", 20, GREY, gap=6)
+    lines = [text.overlays] if text.overlays else []
+    lines.append(f"Model {model.name} {model.version}, weights {model.digest[:12]}{maker}")
+    if model.intended_use and not model.demonstration:
+        lines.append(f"Intended use: {model.intended_use}")
+    return lines
 
 
 def not_run_page(title: str, reason: str, remedy: str, notice: str) -> Image.Image:

@@ -73,6 +73,7 @@ def make_summary(context: Context, findings: Findings, image: Volume | Image2D) 
         image_numbers=[sources.instance_number(index) for index in range(slices)],
         overlays=_count(image, len(slices_to_show(findings, slices)), len(slices_with_findings(findings, slices))),
         identity=identity_line(context) if context.request.draw_identity else "",
+        orientation=tuple(patient_orientation(image, sources.slice_headers[0])) if isinstance(image, Image2D) else (),
     )
     key_slices = key_slices_of(findings, slices) or [slices // 2]
     headers = {id(one): one for one in (sources.slice_headers[index] for index in key_slices)}
@@ -141,7 +142,7 @@ def make_capture(
         **series_arguments(context, ResultKind.SC, number),
         **identity_arguments(context.sources),
     )
-    # The page has room for two notes; the object's own text holds all of them (PS3.3 C.7.6.1).
+    # The page has room for some notes; the object's own text holds all of them (PS3.3 C.7.6.1).
     sentences = (f"{context.notice}.", *facts_of(context.model), *(f"Note: {one}." for one in remarks))
     dataset.ImageComments = " ".join(sentences)[:_LONGEST_LT]
     restore_identity(dataset, context.sources, context.profile.character_set)

@@ -21,13 +21,15 @@ from dicomnode.domain.profiles import SrForm
 from dicomnode.results import sr_terms as terms
 from dicomnode.results.context import Context
 from dicomnode.results.equipment import facts_of
-from dicomnode.results.outlines import border, key_slice, lesion_outline, outlines
+from dicomnode.results.outlines import key_slice, lesion_outline, outlines
 from dicomnode.results.seg import dicom_code
 from dicomnode.results.seg_plan import SegPlan
 from dicomnode.results.tracking import Tracked, boxes_tracked, segment_tracked, statement_tracked
 from dicomnode.results.wording import capitalized, percent
 
 type_curve = NDArray[np.float64]
+
+NOTE_PLACE = (0.02, 0.8)  # shares of the width and the height: below most of the patient, above what viewers write there
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +106,23 @@ def key_slices(report: Report) -> list[int]:
 
 
 def statement_group(report: Report, one: Classification) -> Any:
-    """TID 1501: finding, qualitative value, probability, algorithm; coordinates are the whole slice's border."""
+    """TID 1501: finding, qualitative value, probability, algorithm. A viewer gets a point at the edge to write it beside.
+
+    The slice's border, which it speaks of, OHIF listed as a measured region of the whole slice (its area, a maximum of
+    "-Infinity HU") and wrote the words beside it, outside the picture.
+    """
     index = shown_slice(report)
     header = report.context.sources.slice_headers[index]
     group = hd.sr.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=_tracking(report, statement_tracked(report.findings, report.series_instance_uid, one)),
+        tracking_identifier=_tracking(
+            report, statement_tracked(report.findings, report.series_instance_uid, one), terms.VIEWER_NOTE
+        ),
         finding_type=dicom_code(one.finding),
         measurements=[terms.certainty(one.probability, algorithm(report.context))],
         qualitative_evaluations=[hd.sr.QualitativeEvaluation(dicom_code(one.finding), dicom_code(one.value_code))],
     )
-    return _finished(report, group, index, border(int(header.Rows), int(header.Columns)), _statement_text(report, one))
+    point = np.array([NOTE_PLACE]) * (int(header.Columns), int(header.Rows))
+    return _finished(report, group, index, point, _statement_text(report, one))
 
 
 def _statement_text(report: Report, one: Classification) -> str:
@@ -123,7 +132,8 @@ def _statement_text(report: Report, one: Classification) -> str:
     model = report.context.model
     certainty = f"probability {percent(one.probability)} (threshold {percent(one.threshold)})"
     statement = f"{capitalized(one.name)}: {one.value}, {certainty}"
-    return f"{report.context.notice}. AI {model.name} {model.version}: {statement}.{sizes}{warnings}"
+    # The statement first: OHIF's panel shows two lines of it.
+    return f"{statement}. {report.context.notice}. AI {model.name} {model.version}.{sizes}{warnings}"
 
 
 def lesion_group(report: Report, lesion: Lesion) -> Any:
@@ -135,7 +145,7 @@ def lesion_group(report: Report, lesion: Lesion) -> Any:
         "tracking_identifier": _tracking(report, Tracked(lesion.tracking_id, lesion.tracking_uid)),
         "finding_type": dicom_code(found.type) if found else codes.SCT.Lesion,
         "finding_category": dicom_code(found.category) if found else None,
-        "finding_sites": _sites(found, lesion.laterality),
+        "finding_sites": _sites(report, found, lesion.laterality),
         "algorithm_id": algorithm(report.context),
         "measurements": _lesion_measurements(report, lesion),
     }
@@ -144,11 +154,13 @@ def lesion_group(report: Report, lesion: Lesion) -> Any:
 
 
 def lesion_text(report: Report, lesion: Lesion) -> str:
-    """The lesion's comment: OHIF's panel shows it as the label and keeps it when it takes the outline over."""
+    """The lesion's comment: OHIF's panel shows two lines of it as the label and keeps it when it takes the outline over."""
     side = f" ({lesion.laterality})" if lesion.laterality else ""
     size = f"{lesion.long_axis_mm:.1f} x {lesion.short_axis_mm:.1f} mm"
     volume = f"AI volume {lesion.volume_ml:.2f} ml, " if isinstance(report.image, Volume) else "AI "
-    return f"{lesion.label}{side}: {volume}{size}, probability {percent(lesion.probability)}. {report.context.notice}."
+    certainty = percent(lesion.probability)
+    first = f" {certainty}" if report.for_viewer else ""
+    return f"{lesion.label}{side}{first}: {volume}{size}, probability {certainty}. {report.context.notice}."
 
 
 def _lesion_measurements(report: Report, lesion: Lesion) -> list[Any]:
@@ -202,7 +214,7 @@ def organ_group(report: Report, one: LabelMap, segment: Segment) -> Any:
         "tracking_identifier": _tracking(report, segment_tracked(report.findings, report.series_instance_uid, one, segment)),
         "finding_type": dicom_code(segment.type),
         "finding_category": dicom_code(segment.category),
-        "finding_sites": _sites(segment, ""),
+        "finding_sites": _sites(report, segment, ""),
         "algorithm_id": algorithm(report.context),
         "measurements": [number],
     }
@@ -251,8 +263,8 @@ def _region_group(
     return hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_region=_region(report, index, curve), **arguments)
 
 
-def _tracking(report: Report, tracked: Tracked) -> Any:
-    identifier = terms.VIEWER_TOOL if report.for_viewer else tracked.identifier
+def _tracking(report: Report, tracked: Tracked, tool: str = terms.VIEWER_TOOL) -> Any:
+    identifier = tool if report.for_viewer else tracked.identifier
     return hd.sr.TrackingIdentifier(uid=tracked.uid, identifier=identifier)
 
 
@@ -260,10 +272,13 @@ def _largest_slice(one: LabelMap, segment: Segment) -> int:
     return int(np.argmax([np.count_nonzero(labels == segment.number) for labels in one.labels]))
 
 
-def _sites(segment: Segment | None, laterality: str) -> list[Any] | None:
-    if segment is None or segment.anatomy is None:
-        return None
-    return [hd.sr.FindingSite(dicom_code(segment.anatomy), laterality=terms.LATERALITY.get(laterality))]
+def _sites(report: Report, segment: Segment | None, laterality: str) -> list[Any] | None:
+    """Where the segment says that it is (a lobe where the model knows it); else the region that was examined, with its side."""
+    side = terms.LATERALITY.get(laterality)
+    if segment is not None and segment.anatomy is not None:
+        return [hd.sr.FindingSite(dicom_code(segment.anatomy), laterality=side)]
+    region = terms.REGIONS.get(str(report.context.sources.headers[0].get("BodyPartExamined") or "").upper())
+    return [hd.sr.FindingSite(region, laterality=side)] if side and region else None
 
 
 def _referenced_segment(report: Report, instance: int, number: int) -> Any:
@@ -290,7 +305,7 @@ def _region(report: Report, index: int, curve: type_curve) -> Any:
 def _coordinates(report: Report, index: int, curve: type_curve) -> Any:
     header = report.context.sources.slice_headers[index]
     source = hd.sr.SourceImageForMeasurement(header.SOPClassUID, header.SOPInstanceUID, _frame_numbers(report, index))
-    item = hd.sr.CoordinatesForMeasurement("POLYLINE", curve, source)
+    item = hd.sr.CoordinatesForMeasurement("POINT" if len(curve) == 1 else "POLYLINE", curve, source)
     # highdicom says INFERRED FROM; for an image under SCOORD PS3.3 A.35.3.3.1.2 allows SELECTED FROM only.
     item.ContentSequence[0].RelationshipType = "SELECTED FROM"
     return item

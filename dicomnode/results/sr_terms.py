@@ -17,6 +17,19 @@ MEAN = codes.SCT.Mean
 STANDARD_DEVIATION = codes.SCT.StandardDeviation
 COMMENT = DicomCode("121106", "DCM", "Comment")
 LATERALITY = {"left": codes.SCT.Left, "right": codes.SCT.Right}
+# Body Part Examined whose sides a model may tell apart (PS3.16 Annex L).
+REGIONS = {
+    "CHEST": codes.SCT.Chest,
+    "THORAX": codes.SCT.Chest,
+    "LUNG": codes.SCT.Lung,
+    "BREAST": codes.SCT.Breast,
+    "HEAD": codes.SCT.Head,
+    "BRAIN": codes.SCT.Brain,
+    "NECK": codes.SCT.Neck,
+    "ABDOMEN": codes.SCT.Abdomen,
+    "KIDNEY": codes.SCT.Kidney,
+    "PELVIS": codes.SCT.Pelvis,
+}
 # The modalities' own codes (CID 29) and procedures where the source names none (CID 100).
 MODALITIES = {
     "CT": codes.cid29.ComputedTomography,
@@ -39,6 +52,7 @@ ML_DECIMALS, MM_DECIMALS, INTENSITY_DECIMALS, PERCENT_DECIMALS, AREA_DECIMALS = 
 
 # OHIF (Cornerstone3D) takes over only what names the tool that can draw it.
 VIEWER_TOOL = "Cornerstone3DTools@^0.1.0:PlanarFreehandROI"
+VIEWER_NOTE = "Cornerstone3DTools@^0.1.0:ArrowAnnotate"
 
 
 def certainty(probability: float, algorithm: Any = None) -> Any:

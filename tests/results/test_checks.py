@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from dicomnode.domain.errors import ResultCheckFailed
 from dicomnode.domain.results import ResultKind
 from dicomnode.results import verify
-from tests.results.conftest import Case
+from tests.results.conftest import Case, make_case
 from tests.results.test_report import groups
 
 
@@ -155,6 +155,27 @@ def test_findings_that_contradict_their_own_mask_are_held(case: Case) -> None:
     )
     with pytest.raises(ResultCheckFailed, match="voxels, the findings"):
         verify(case.objects, wrong, case.volume, case.paths)
+
+
+def test_a_report_whose_volume_is_not_that_of_the_segment_is_held(case: Case, tmp_path: Path) -> None:
+    """Report and findings agree, but the lesion was measured on more voxels than its segment has: two lesions shared them."""
+    lesion = case.findings.lesions[1]
+    larger = replace(lesion, volume_ml=lesion.volume_ml + 2 * case.volume.voxel_ml)
+    findings = replace(case.findings, lesions=(case.findings.lesions[0], larger))
+    made = make_case(case.paths, findings, case.volume, tmp_path, kinds=(ResultKind.SEG, ResultKind.SR))
+    with pytest.raises(ResultCheckFailed, match="the volume of Nodule 2 is not that of its segment"):
+        verify(made.objects, findings, case.volume, case.paths)
+
+
+def test_an_organ_s_reported_volume_that_is_not_its_segment_s_is_held(negative: Case, tmp_path: Path) -> None:
+    lungs = negative.findings.label_maps[0]
+    larger = replace(lungs.segments[0], volume_ml=lungs.segments[0].volume_ml + 1)
+    findings = replace(
+        negative.findings, classifications=(), label_maps=(replace(lungs, segments=(larger, lungs.segments[1])),)
+    )
+    made = make_case(negative.paths, findings, negative.volume, tmp_path, kinds=(ResultKind.SEG, ResultKind.SR))
+    with pytest.raises(ResultCheckFailed, match="the volume of Left lung is not that of its segment"):
+        verify(made.objects, findings, negative.volume, negative.paths)
 
 
 def test_a_file_that_changed_on_disk_is_held(case: Case, tmp_path: Path) -> None:

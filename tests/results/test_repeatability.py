@@ -13,7 +13,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from dicomnode import imaging
+from dicomnode import domain, imaging, results
 from dicomnode.domain.findings import Findings, LabelMap
 from dicomnode.domain.imaging import InstanceRef, SeriesRef, Volume, read_only
 from dicomnode.domain.profiles import DEFAULT_KINDS
@@ -21,8 +21,9 @@ from dicomnode.domain.results import ResultKind
 from dicomnode.domain.uids import has_mark
 from dicomnode.engines import load_pipeline
 from dicomnode.phantom import small_thorax, write_study
-from dicomnode.results import build, verify
+from dicomnode.results import build, context, verify
 from dicomnode.results.context import digest_of
+from dicomnode.results.writers import source_digest
 from tests.engines.conftest import TINY
 from tests.results.cases import request_for, small_findings, small_series, volume_of
 from tests.results.conftest import Case, make_case
@@ -122,6 +123,41 @@ def test_a_long_name_leaves_the_warning_in_the_description(case: Case, tmp_path:
 
 def test_values_that_look_alike_have_different_digests() -> None:
     assert len({digest_of(value) for value in (("a", "b"), ("ab",), ("a,b",), 1, "1", 1.0, (1,), None, True)}) == 9
+
+
+@pytest.mark.parametrize("changed", ["dicomnode 0.1.0 other code", "highdicom 9.9", "pillow 99.0"])
+def test_what_another_version_writes_has_other_uids_though_its_bytes_may_be_the_same(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    """A reader of the UID would else take new bytes for those that it has (PS3.5 9)."""
+    name = changed.split(maxsplit=1)[0]
+    others = tuple(changed if one.split(maxsplit=1)[0] == name else one for one in context.WRITERS)
+    assert others != context.WRITERS
+    monkeypatch.setattr(context, "WRITERS", others)
+    made = make_case(case.paths, case.findings, case.volume, tmp_path)
+    assert not {one.sop_instance_uid for one in made.objects} & {one.sop_instance_uid for one in case.objects}
+
+
+def test_our_own_code_is_known_by_its_content_not_by_a_number_that_somebody_raises(tmp_path: Path) -> None:
+    (tmp_path / "sc.py").write_text("width = 1.5\n")
+    first = source_digest(tmp_path)
+    assert source_digest(tmp_path) == first
+    (tmp_path / "sc.py").write_text("width = 1.6\n")
+    assert source_digest(tmp_path) != first
+    assert source_digest(Path(results.__file__).parent, Path(domain.__file__).parent) in context.WRITERS[0]
+
+
+def test_names_drawn_with_another_font_are_other_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = small_series(tmp_path / "ct", slices=3)
+    volume = volume_of(paths)
+    uids = []
+    for font in ("NotoSansCJK-Regular.ttc 19484784", "NotoSansCJK-Regular.ttc 20000000"):
+        monkeypatch.setattr(context, "letters", lambda font=font: font)
+        for drawn in (False, True):
+            made = make_case(paths, None, volume, tmp_path / f"{font}{drawn}", kinds=(ResultKind.SC,), draw_identity=drawn)
+            uids.append({one.sop_instance_uid for one in made.objects})
+    assert uids[0] == uids[2]
+    assert not uids[1] & uids[3]
 
 
 REBUILD = """

@@ -89,17 +89,19 @@ def test_a_lesion_s_group_names_the_segment_of_the_same_tracking_uid(case: Case)
         assert segment.TrackingUID == group.tracking_uid
 
 
-def test_every_number_is_inferred_from_a_closed_outline_on_a_source_slice(case: Case) -> None:
+def test_every_number_is_inferred_from_a_closed_outline_on_a_source_slice_and_a_statement_from_a_point(case: Case) -> None:
+    """A statement's outline would be the slice's border, which OHIF lists as a measurement: it is a note."""
     headers = case.headers()
-    for group in groups(report(case)):
+    for place, group in enumerate(groups(report(case))):
         numbers = [item for item in group.ContentSequence if item.ValueType == "NUM"]
         assert numbers
         for number in numbers:
             outline = next(item for item in number.ContentSequence if item.ValueType == "SCOORD")
             assert outline.RelationshipType == "INFERRED FROM"
             points = np.array(outline.GraphicData, float).reshape(-1, 2)
-            assert outline.GraphicType == "POLYLINE"
+            assert (outline.GraphicType, len(points) == 1) == (("POINT", True) if place == 0 else ("POLYLINE", False))
             assert tuple(points[0]) == tuple(points[-1])
+            assert (points >= 0).all()
             image = outline.ContentSequence[0]
             assert image.RelationshipType == "SELECTED FROM"
             assert image.ReferencedSOPSequence[0].ReferencedSOPInstanceUID in headers
@@ -132,6 +134,9 @@ def test_the_statement_on_the_whole_image_has_value_probability_and_algorithm(ca
 def test_comments_carry_the_ai_s_numbers_and_the_intended_use(case: Case) -> None:
     comments = [item.TextValue for group in groups(report(case)) for item in group.ContentSequence if concept(item) == "121106"]
     assert len(comments) == 3
+    # OHIF's panel shows about fifty characters: what was said, how sure, and how large.
+    assert comments[0].startswith("Suspicious nodule: present, probability 93%")
+    assert comments[1].startswith(f"Nodule 1 (right) 93%: AI volume {case.findings.lesions[0].volume_ml:.2f} ml")
     assert all("DEMONSTRATION - NOT FOR CLINICAL USE" in comment for comment in comments)
     lesion = case.findings.lesions[1]
     assert any(
