@@ -131,8 +131,12 @@ class _Outlet:
                     self._registry.give_back_deliveries(self._worker, self.name)
                     self._in_doubt = False
                 busy = self.send_due() + self.prove_due()
+            except DatabaseUnreachable as error:
+                if not self._in_doubt:
+                    _log.warning("nothing can be sent while the database is away", destination=self.name, exc_info=error)
+                busy, self._in_doubt = 0, True
             except Exception:  # noqa: BLE001
-                # The boundary of this destination's thread: a database that is away or a defect of ours must not end it.
+                # The boundary of this destination's thread: a defect of ours must not end it.
                 _log.exception("delivery stumbled, going on", destination=self.name)
                 busy, self._in_doubt = 0, True
             if not busy:
@@ -272,10 +276,13 @@ class _Outlet:
 
     def _written_down(self, write: Callable[[], None]) -> None:
         """`write`, as often as the database is away: an object that was accepted is not sent again for that."""
+        said = False
         while True:
             try:
                 return write()
             except DatabaseUnreachable as error:
-                _log.warning("the end of a delivery cannot be written yet", destination=self.name, exc_info=error)
+                if not said:
+                    _log.warning("the end of a delivery cannot be written yet", destination=self.name, exc_info=error)
+                said = True
                 if self._stop.wait(self._policy.poll_s):
                     raise

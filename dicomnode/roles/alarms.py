@@ -52,13 +52,29 @@ def without_database(settings: Settings, error: UnreachableError) -> list[Alarm]
 
 
 class AlarmWatch:
-    """`look` on a clock: each alarm is said in the log when it comes and when it goes, and since when it stands is kept."""
+    """`look` on a clock: each alarm is said in the log when it comes and when it goes, and since when it stands is kept.
+
+    That the database is away cannot be kept there: this object remembers that it was said.
+    """
 
     def __init__(self, settings: Settings, registry: Registry) -> None:
         self._settings, self._registry = settings, registry
+        self._away = False
 
     def look(self, now: datetime) -> None:
         """One look."""
+        try:
+            self._look(now)
+        except UnreachableError as error:
+            if not self._away:
+                _log.error("alarm", kind=AlarmKind.DATABASE_UNREACHABLE.value, how="database", count=1, exc_info=error)
+            self._away = True
+            return
+        if self._away:
+            _log.info("alarm is over", kind=AlarmKind.DATABASE_UNREACHABLE.value, how="database")
+        self._away = False
+
+    def _look(self, now: datetime) -> None:
         alarms = standing(self._settings, self._registry, now)
         counts = {(one.kind.value, one.subject): one.count for one in alarms}
         node = self._settings.node_name if wiring.shares_database(self._settings) else ""

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from datetime import UTC
 
 import structlog
-from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED, JobEvent
+from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED, JobEvent
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from dicomnode import routing
 from dicomnode.domain.clock import utc_now
-from dicomnode.domain.errors import DatabaseUnreachable, StorageError
+from dicomnode.domain.errors import DatabaseUnreachable, StorageError, UnreachableError
 from dicomnode.domain.routes import InputRole, Route
 from dicomnode.registry import Registry
 from dicomnode.roles import leftovers, wiring
@@ -123,14 +123,20 @@ def schedule(tasks: Mapping[str, tuple[Callable[[], None], float]]) -> Backgroun
     for name, (task, seconds) in tasks.items():
         scheduler.add_job(task, "interval", seconds=seconds, id=name, next_run_time=utc_now())
     counts: Counter[str] = Counter()
+    away: set[str] = set()  # tasks whose last run found no database: an alarm says so, and each of them once
 
     def noticed(event: JobEvent) -> None:
         counts[event.job_id] += 1
         error = getattr(event, "exception", None)
+        if isinstance(error, UnreachableError):
+            if event.job_id in away:
+                return
+            away.add(event.job_id)
         _log.warning("sweep missed or failed", task=event.job_id, count=counts[event.job_id], exc_info=error)
 
     # What its loggers say, the listener says in our own words.
     logging.getLogger("apscheduler").setLevel(logging.CRITICAL)
+    scheduler.add_listener(lambda event: away.discard(event.job_id), EVENT_JOB_EXECUTED)
     scheduler.add_listener(noticed, EVENT_JOB_MISSED | EVENT_JOB_ERROR | EVENT_JOB_MAX_INSTANCES)
     return scheduler
 

@@ -314,11 +314,14 @@ class Worker:
 
     def _written_down(self, job: ClaimedJob, write: Callable[[], None]) -> None:
         """`write`, as often as the database is away: what was computed is not computed again, or left unsaid, for that."""
+        said = False
         while True:
             try:
                 return write()
             except DatabaseUnreachable as error:
-                _log.warning("the end of a job cannot be written yet", job=job.key, exc_info=error)
+                if not said:
+                    _log.warning("the end of a job cannot be written yet", job=job.key, exc_info=error)
+                said = True
                 self._lifeline.alive()
                 if self._lifeline.stop.wait(DATABASE_AWAY_S):
                     raise

@@ -127,3 +127,30 @@ def test_the_log_says_an_alarm_once_when_it_comes_and_once_when_it_goes(config: 
     registry.close()
     said = [(line["event"], line["kind"], line["how"], line["log_level"]) for line in logs]
     assert said == [("alarm", "job_failed", "J1", "error"), ("alarm is over", "job_failed", "J1", "info")]
+
+
+def test_the_log_says_once_that_the_database_is_away_and_once_that_it_is_back(config: Path) -> None:
+    settings = load_settings(config)
+    database = wiring.sqlite_file(settings.database_url)
+    assert database is not None
+    registry = Registry(settings.database_url)
+    watch = AlarmWatch(settings, registry)
+    whole = database.read_bytes()
+    with capture_logs() as logs:
+        watch.look(utc_now())
+        registry.close()
+        for left in database.parent.glob(f"{database.name}-*"):
+            left.unlink()
+        database.write_bytes(b"no database at all" * 100)
+        for _ in range(3):
+            watch.look(utc_now())
+        registry.close()
+        database.write_bytes(whole)
+        for _ in range(2):
+            watch.look(utc_now())
+    registry.close()
+    said = [(line["event"], line["kind"], line["how"], line["log_level"]) for line in logs]
+    assert said == [
+        ("alarm", "database_unreachable", "database", "error"),
+        ("alarm is over", "database_unreachable", "database", "info"),
+    ]

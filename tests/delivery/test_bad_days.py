@@ -1,11 +1,15 @@
 """A PACS that is gone for days, a clock that jumps, one dead destination beside a living one, a warning that stays visible."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import Verification
+from structlog.testing import capture_logs
 
 from dicomnode.delivery import DeliveryPolicy
 from dicomnode.domain.results import ResultKind
@@ -120,3 +124,39 @@ def test_an_answer_that_is_lost_on_a_half_open_link_is_not_waited_for_and_the_ob
         outbox.work_until(deliverer, "sent")
     assert archive.requests() == 2
     assert archive.sop_instance_uids() == [result.sop_instance_uid]
+
+
+def test_while_the_database_is_away_nothing_is_sent_it_is_said_once_and_all_goes_out_when_it_is_back(
+    outbox: Outbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox.finish_a_job("folder")
+    (out := tmp_path / "out").mkdir()
+    deliverer = outbox.deliverer(folder_destination("folder", out))
+    outbox.registry.close()
+    database = outbox.store.root / "outbox.db"
+    whole = database.read_bytes()
+    for left in database.parent.glob("outbox.db-*"):
+        left.unlink()
+    database.write_bytes(b"no database at all" * 100)
+    looked: list[str] = []
+    give_back = outbox.registry.give_back_deliveries
+
+    def counted(*arguments: Any) -> Any:
+        looked.append("")
+        return give_back(*arguments)
+
+    monkeypatch.setattr(outbox.registry, "give_back_deliveries", counted)
+    stop = threading.Event()
+    serving = threading.Thread(target=deliverer.loop, args=(stop,))
+    with capture_logs() as logs:
+        serving.start()
+        try:
+            wait_until(lambda: len(looked) > 4, what="five looks for the database")
+            outbox.registry.close()
+            database.write_bytes(whole)
+            wait_until(lambda: outbox.states() == ["sent"] * 3, what="the results")
+        finally:
+            stop.set()
+            serving.join()
+    said = [line["event"] for line in logs if line["log_level"] in ("warning", "error")]
+    assert said == ["nothing can be sent while the database is away"]

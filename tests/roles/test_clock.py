@@ -2,6 +2,9 @@
 
 from datetime import UTC, datetime, timedelta
 
+from structlog.testing import capture_logs
+
+from dicomnode.domain.errors import DatabaseUnreachable
 from dicomnode.roles.sweep import ClockJumps, schedule
 from tests.peers.waiting import wait_until
 
@@ -25,3 +28,24 @@ def test_a_scheduler_whose_clock_was_set_back_goes_on_at_once() -> None:
         wait_until(lambda: len(runs) == 2, what="the run after the jump")
     finally:
         scheduler.shutdown()
+
+
+def test_while_the_database_is_away_a_sweep_says_so_once_and_any_other_failure_each_time() -> None:
+    runs: list[int] = []
+
+    def task() -> None:
+        runs.append(len(runs))
+        if len(runs) in (1, 2, 3, 5, 6):
+            raise DatabaseUnreachable("the database does not answer", "start its server")
+        if len(runs) in (7, 8):
+            raise ValueError("a defect")
+
+    with capture_logs() as logs:
+        scheduler = schedule({"task": (task, 0.05)})
+        scheduler.start()
+        try:
+            wait_until(lambda: len(runs) > 9, what="ten runs")
+        finally:
+            scheduler.shutdown()
+    said = [type(line["exc_info"]) for line in logs if line["event"] == "sweep missed or failed" and line["exc_info"]]
+    assert said == [DatabaseUnreachable, DatabaseUnreachable, ValueError, ValueError]
