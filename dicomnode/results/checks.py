@@ -24,7 +24,7 @@ from dicomnode.results.checks_required import check_required
 from dicomnode.results.checks_seg import check_segmentation, expected_segments, type_expected
 from dicomnode.results.checks_sr import check_report
 from dicomnode.results.collector import collector_paused
-from dicomnode.results.elements import elements_below
+from dicomnode.results.elements import elements_read_below
 from dicomnode.results.source import Sources, read_sources
 
 REMEDY = "nothing was sent; keep the study and report this with the pipeline's name and version"
@@ -126,7 +126,7 @@ def _check_references(dataset: Dataset, one: ResultObject, source: Sources, ours
     """
     named: set[str] = set()
     elsewhere = [dataset.pop(keyword, None) for keyword in ELSEWHERE]
-    for element in elements_below(dataset, (REFERENCED,), TEXTS):
+    for element in elements_read_below(dataset, (REFERENCED,), TEXTS):
         if element.tag == REFERENCED:
             named.add(str(element.value))
         elif REPLACEMENT_CHARACTER in str(element.value):

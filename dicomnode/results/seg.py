@@ -5,7 +5,7 @@ per segment, eight times the memory. So maps that overlap are encoded one by one
 FRACTIONAL is made of the BINARY object's bits: built by highdicom it costs fifteen times the volume.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import highdicom as hd
@@ -25,6 +25,7 @@ from dicomnode.results import equipment
 from dicomnode.results.context import Context
 from dicomnode.results.frames import images_for_writers, in_order_of_frames, name_own_objects
 from dicomnode.results.orientation import patient_orientation
+from dicomnode.results.seg_frames import grid_of, put_frames
 from dicomnode.results.seg_join import join, lean_on_source_images
 from dicomnode.results.seg_plan import plan, type_part
 from dicomnode.results.source import Sources, copy_body_part, restore_identity
@@ -57,17 +58,11 @@ def build_segmentation(
 
 def _instance(context: Context, part: type_part, image: Volume | Image2D, number: int) -> Any:
     layers = _layers(part, context.sources)
-    encoded = _numbered(context, layers)
-    objects = [_encode(context, labels, descriptions, image, number) for labels, descriptions in encoded]
-    dataset = objects[0] if len(objects) == 1 else join(objects)
-    name_own_objects(dataset, context.sources)
-    if len(objects) > 1:
-        dataset.SegmentsOverlap = "YES" if _overlap([labels for labels, _ in encoded]) else "NO"
-    if context.profile.seg_form is SegForm.FRACTIONAL:
-        _make_fractional(dataset)
-    without = isinstance(image, Volume) and not context.sources.received_frames_of_reference
-    if without and context.profile.without_frame_of_reference is WithoutFrameOfReference.DERIVATION:
-        lean_on_source_images(dataset)
+    binary = context.profile.seg_form is not SegForm.LABELMAP
+    grid = grid_of(context.sources) if binary and isinstance(image, Volume) else None
+    make = _of_highdicom if grid is None else _envelope
+    dataset = make(context, layers, image, number)
+    _say_overlap(dataset, layers)
     dataset.SeriesDescription = context.description("SEG")
     copy_body_part(dataset, context.sources)
     if not isinstance(image, Volume):
@@ -76,7 +71,40 @@ def _instance(context: Context, part: type_part, image: Volume | Image2D, number
         # Type 2C where frames have no position of their own (PS3.3 C.7.6.1).
         dataset.PatientOrientation = patient_orientation(image, context.sources.headers[0])
     restore_identity(dataset, context.sources, context.profile.character_set)
+    if grid is not None:
+        maps = [(labels, segments) for labels, segments, _ in layers]
+        put_frames(dataset, grid, maps, keep_empty=context.profile.keep_empty_frames)
+    if context.profile.seg_form is SegForm.FRACTIONAL:
+        _make_fractional(dataset)
     return dataset
+
+
+def _of_highdicom(context: Context, layers: list[type_layer], image: Volume | Image2D, number: int) -> Any:
+    """The whole object by highdicom, for sources whose frames are not all alike."""
+    objects = [_encode(context, labels, descriptions, image, number) for labels, descriptions in _numbered(context, layers)]
+    dataset = objects[0] if len(objects) == 1 else join(objects)
+    _pad_with_zero(dataset)
+    name_own_objects(dataset, context.sources)
+    without = isinstance(image, Volume) and not context.sources.received_frames_of_reference
+    if without and context.profile.without_frame_of_reference is WithoutFrameOfReference.DERIVATION:
+        lean_on_source_images(dataset)
+    return dataset
+
+
+def _pad_with_zero(dataset: Any) -> None:
+    """Pixel data of an odd length end with a byte of 00H (PS3.5 6.2, OB); highdicom 0.28 writes the digit "0"."""
+    length = -(-int(dataset.NumberOfFrames) * int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated) // 8)
+    if length % 2:
+        dataset.PixelData = dataset.PixelData[:length] + b"\0"
+
+
+def _envelope(context: Context, layers: list[type_layer], image: Volume | Image2D, number: int) -> Any:
+    """highdicom's object of the first slice alone, with the segments of all maps."""
+    segments = [segment for _, some, _ in layers for segment in some]
+    descriptions = [_describe(context, segment, place) for place, segment in enumerate(segments, start=1)]
+    labels = np.zeros((1, *layers[0][0].shape[1:]), np.uint8)
+    labels[0, 0, 0] = 1
+    return _encode(context, labels, descriptions, image, number, context.sources.headers[:1])
 
 
 def _say_pixel_measures(dataset: Any, image: Image2D) -> None:
@@ -154,12 +182,20 @@ def _describe(context: Context, segment: Segment, number: int) -> Any:
     )
 
 
-def _encode(context: Context, labels: type_labels, descriptions: list[Any], image: Volume | Image2D, number: int) -> Any:
+def _encode(
+    context: Context,
+    labels: type_labels,
+    descriptions: list[Any],
+    image: Volume | Image2D,
+    number: int,
+    headers: Sequence[Dataset] = (),
+) -> Any:
+    """highdicom's object of these source images; without `headers` of all."""
     kind = ResultKind.SEG
     labelmap = context.profile.seg_form is SegForm.LABELMAP
     types = hd.seg.SegmentationTypeValues
     return hd.seg.Segmentation(
-        source_images=images_for_writers(context.sources),
+        source_images=list(headers) or images_for_writers(context.sources),
         pixel_array=labels,
         segmentation_type=types.LABELMAP if labelmap else types.BINARY,
         segment_descriptions=descriptions,
@@ -193,10 +229,23 @@ def pixel_measures(sources: Sources, image: Volume | Image2D) -> Any:
     )
 
 
-def _overlap(maps: list[type_labels]) -> bool:
-    covered = maps[0] > 0
-    for labels in maps[1:]:
-        if np.any(covered[labels > 0]):
+def _say_overlap(dataset: Any, layers: list[type_layer]) -> None:
+    """Within a map nothing overlaps, as highdicom says; between maps it may."""
+    if len(layers) > 1:
+        dataset.SegmentsOverlap = "YES" if any(map(_overlap, *(_presence(*layer) for layer in layers))) else "NO"
+
+
+def _presence(labels: type_labels, _segments: list[Segment], places: dict[int, int]) -> Iterator[NDArray[np.bool_]]:
+    """Slice by slice where one of these segments is."""
+    whole = sorted(places) == list(range(1, len(places) + 1)) and int(labels.max()) <= len(places)
+    for one in labels:
+        yield one > 0 if whole else np.isin(one, list(places))
+
+
+def _overlap(*masks: NDArray[np.bool_]) -> bool:
+    covered = masks[0]
+    for mask in masks[1:]:
+        if np.any(covered & mask):
             return True
-        covered |= labels > 0
+        covered = covered | mask
     return False
