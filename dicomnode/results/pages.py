@@ -100,7 +100,7 @@ def summary_page(image: Volume | Image2D, findings: Findings, text: PageText) ->
     if findings.lesions_sought and not findings.lesions:
         page.line("No lesion reported.", MIDDLE)
     page.y = max(page.y + 4, 290)
-    footer = _footer_lines(findings, text)
+    footer = _footer_lines(image, findings, text)
     bottom = FOOTER_END - len(footer) * NOTE_STEP
     _key_pictures(page, image, findings, text, _picture_side(bottom - page.y, image, findings))
     if findings.lesions or findings.boxes:
@@ -293,11 +293,13 @@ def _notes(page: Page, warnings: Sequence[str], bottom: int) -> None:
         page.line(f"{more}: see the report, or Image Comments of this series.", NOTE, AMBER, gap=NOTE_STEP - NOTE)
 
 
-def _footer_lines(findings: Findings, text: PageText) -> list[str]:
+def _footer_lines(image: Volume | Image2D, findings: Findings, text: PageText) -> list[str]:
     """What was drawn, who spoke, and for what it is meant where the notice above does not say that it is for nothing."""
     model = findings.model
     maker = f", {model.manufacturer}" if model.manufacturer else ""
     lines = [text.overlays] if text.overlays else []
+    if sides_shown(image, text.orientation) is None:
+        lines.append("The image does not say which side is left: no R and L are drawn.")
     lines.append(f"Model {model.name} {model.version}, weights {model.digest[:12]}{maker}")
     if model.intended_use and not model.demonstration:
         lines.append(f"Intended use: {model.intended_use}")

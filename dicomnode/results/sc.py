@@ -71,7 +71,7 @@ def make_summary(context: Context, findings: Findings, image: Volume | Image2D) 
         title=f"AI result: {context.model.name} {context.model.version}{_version(context)}",
         notice=context.notice,
         image_numbers=[sources.instance_number(index) for index in range(slices)],
-        overlays=_count(image, len(slices_to_show(findings, slices)), len(slices_with_findings(findings, slices))),
+        overlays=_count(context, image, len(slices_to_show(findings, slices)), len(slices_with_findings(findings, slices))),
         identity=identity_line(context) if context.request.draw_identity else "",
         orientation=tuple(patient_orientation(image, sources.slice_headers[0])) if isinstance(image, Image2D) else (),
     )
@@ -94,9 +94,10 @@ def _overlays(context: Context, findings: Findings, image: Volume | Image2D) -> 
     )
     made = []
     for place, index in enumerate(shown, start=1):
-        caption = f"AI {model.name} {model.version}   image {numbers[index]}   overlay {place} of {len(shown)}"
+        where = f"{_series(context)}image {numbers[index]}"
+        caption = f"AI {model.name} {model.version}   {where}   overlay {place} of {len(shown)}"
         if len(shown) < with_findings:
-            caption += f" ({with_findings} slices with findings)"
+            caption += f" ({with_findings} with findings)"
         header = sources.slice_headers[index]
         orientation = patient_orientation(image, header)
         picture = slice_picture(image, findings, index, replace(look, caption=caption, orientation=tuple(orientation)))
@@ -104,10 +105,20 @@ def _overlays(context: Context, findings: Findings, image: Volume | Image2D) -> 
     return made
 
 
-def _count(image: Volume | Image2D, shown: int, with_findings: int) -> str:
-    if not shown:
-        return ""
-    return f"Overlays: {shown} of {with_findings} {'slices' if isinstance(image, Volume) else 'images'} with findings."
+def _count(context: Context, image: Volume | Image2D, shown: int, with_findings: int) -> str:
+    """Of which series the page speaks, and how much of it the captures show."""
+    series, slices = _series(context), len(stack_of(image))
+    what = "slice" if isinstance(image, Volume) else "image"
+    said = [f"{series[:1].upper()}{series[1:]}{slices} {what}{'s' * (slices > 1)}."]
+    if shown:
+        said.append(f"Overlays: {shown} of {with_findings} {what}{'s' * (with_findings > 1)} with findings.")
+    return " ".join(said)
+
+
+def _series(context: Context) -> str:
+    """The source's Series Number, by which viewers list it; a study may have several that look alike."""
+    number = str(context.sources.slice_headers[0].get("SeriesNumber") or "")
+    return f"series {number}, " if number else ""
 
 
 def identity_line(context: Context) -> str:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from PIL import Image, ImageDraw
 
 from dicomnode.domain.findings import Box, Findings
 from dicomnode.domain.imaging import Image2D, Volume
+from dicomnode.domain.results import ResultKind
 from dicomnode.results.drawing import wrap
 from dicomnode.results.pages import FOOTER_END, LEFT, NOTE, RIGHT, PageText, summary_page
-from tests.results.cases import MODEL
-from tests.results.conftest import Case
+from tests.results.cases import MODEL, small_series, volume_of
+from tests.results.conftest import Case, make_case
 from tests.results.test_captures import flat_radiograph
 
 TEXT = PageText("AI result: chest_ct 1.0", "NOTICE", range(1, 13), "Overlays: 2 of 2 slices with findings.")
@@ -117,6 +119,7 @@ def test_the_side_of_a_radiograph_stands_on_the_summary_too(written: Written) ->
     assert {"R", "L"} <= {words for _, _, words in written.lines}
     written.page(image, findings, replace(TEXT, image_numbers=(1,)))
     assert not {"R", "L"} & {words for _, _, words in written.lines}
+    assert "does not say which side is left" in written.words
 
 
 def test_what_a_model_is_meant_for_stands_there_where_it_is_no_demonstration(case: Case, written: Written) -> None:
@@ -136,3 +139,14 @@ def test_pictures_give_way_to_words_but_stay_large_enough(case: Case, written: W
         ground = (column == page[0, 0]).all(axis=1)
         heights.append(int(np.argmax(ground[150:])) + 150)
     assert heights[0] > heights[1] >= 200
+
+
+def test_the_series_that_was_read_is_named_by_its_number(tmp_path: Path, written: Written) -> None:
+    paths = small_series(tmp_path / "ct", SeriesNumber=7)
+    make_case(paths, None, volume_of(paths), tmp_path / "results", kinds=(ResultKind.SC,))
+    assert "Series 7, 12 slices. Overlays:" in written.words
+    assert "series 7, image" in written.words
+    paths = small_series(tmp_path / "none", SeriesNumber=None)
+    made = make_case(paths, None, volume_of(paths), tmp_path / "none-results", kinds=(ResultKind.SC,))
+    assert made.objects
+    assert "12 slices. Overlays:" in written.words

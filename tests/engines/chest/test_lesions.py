@@ -173,8 +173,9 @@ def test_a_lesion_that_shares_voxels_with_a_more_probable_one_is_measured_on_its
     first, second = each_its_own(pair, PIXELS, SOURCE)
     assert first is large
     assert second.mask.sum() < small.mask.sum()
-    lesions = tuple(lesion_of(number, one, RULES, "tiny", ("1.2", "abc")) for number, one in enumerate((first, second), start=1))
-    (label_map,) = lesion_map([first, second], lesions, RULES, SOURCE.shape)
+    pair = [first, second]
+    lesions = tuple(lesion_of(number, one, RULES, "tiny", ("1.2", "abc")) for number, one in enumerate(pair, start=1))
+    (label_map,) = lesion_map(pair, lesions, RULES, SOURCE.shape)
     for lesion, segment in zip(lesions, label_map.segments, strict=True):
         assert int((label_map.labels == segment.number).sum()) == segment.voxels
         assert lesion.volume_ml == pytest.approx(segment.voxels * SOURCE.voxel_ml)
