@@ -1,4 +1,4 @@
-"""Enhanced multi-frame MR through imaging into SEG, SR and SC: laid over the source, checked, valid for others."""
+"""MR, enhanced multi-frame and single-frame, through imaging into results: laid over the source, checked, valid for others."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -202,3 +202,18 @@ def test_the_generated_frames_are_what_they_say(tmp_path: Path) -> None:
     assert volume.spacing_mm == pytest.approx((STEP_MM, *SPACING), rel=1e-4)
     np.testing.assert_allclose(volume.affine[:3, 3], FIRST, atol=1e-3)
     np.testing.assert_allclose(volume.pixels[3], stored(3) * 0.5)
+
+
+@pytest.mark.filterwarnings("ignore")  # pydicom's, of the real files
+@pytest.mark.parametrize("name", ["mr_prostate_adc_ax", "mr_abdomen_haste_cor"])
+def test_results_of_a_real_mr_series_are_valid(test_data: Path, tmp_path: Path, name: str) -> None:
+    """Single-frame, oblique axial and coronal: every DICOM kind."""
+    volume, paths = loaded(test_data / name)
+    assert isinstance(volume, Volume), volume
+    heat = np.full(volume.shape, 90, np.uint8)
+    findings = replace(findings_on(volume), heatmaps=(HeatMap("activation", read_only(heat), 0.0, 1 / 255),))
+    objects = build(findings, volume, paths, request_for(paths, kinds=DICOM_KINDS, profiles=BOTH), tmp_path)
+    verify(objects, findings, volume, paths)
+    assert {one.kind for one in objects} == set(DICOM_KINDS)
+    assert_valid(objects)
+    assert_one_study(objects, paths)

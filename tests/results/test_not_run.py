@@ -13,6 +13,7 @@ from dicomnode.results import build, verify
 from dicomnode.results.equipment import device_uid
 from tests.results.cases import request_for, small_series
 from tests.results.test_report import groups, texts
+from tests.results.test_summary_page import Written
 
 REFUSAL = Refusal(
     RefusalCode.GAP,
@@ -35,6 +36,27 @@ def test_a_refusal_gives_a_text_report_and_one_page_with_reason_and_remedy(tmp_p
     said = " ".join(texts(report))
     for words in SAID:
         assert words in said
+
+
+@pytest.mark.parametrize(
+    "code",
+    [RefusalCode.GAP, RefusalCode.TILT, RefusalCode.OUT_OF_DISTRIBUTION, RefusalCode.PROCESSING_FAILED],
+    ids=["gap", "unsupported geometry", "out of distribution", "failure"],
+)
+def test_each_reason_stands_in_report_and_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: RefusalCode) -> None:
+    written = Written(monkeypatch)
+    paths = small_series(tmp_path / "ct", slices=3)
+    refusal = Refusal(code, "these images are of no use to it", "look at them")
+    objects = build(refusal, None, paths, request_for(paths), tmp_path / "results")
+    verify(objects, refusal, None, paths)
+    report = " ".join(texts(pydicom.dcmread(objects[0].path)))
+    for words in (report, written.words):
+        assert "This is not a negative result: the images were not analysed by AI." in words
+        assert "these images are of no use to it" in words.lower()
+        assert f"({code.value})" in words
+        assert "look at them" in words.lower()
+        assert "NOT FOR CLINICAL USE" in words
+    assert "AI NOT RUN" in written.words
 
 
 def test_the_page_names_the_instances_that_the_refusal_names(tmp_path: Path) -> None:
