@@ -6,13 +6,15 @@ written by a clock that was ahead, as one is by its zone's hours that takes loca
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from dicomnode.domain.states import DeliveryState, JobState
-from dicomnode.registry.tables import Commitment, Delivery, Job
+from dicomnode.registry.tables import Commitment, Delivery, Instance, Job
 
 _LONGER_THAN_ANY_PAUSE, _LONGER_THAN_ANY_LEASE = timedelta(hours=2), timedelta(days=1)
+_AT_ONCE = 500  # in one IN (…)
+_SAME_PROMISE = timedelta(minutes=10)  # from the first of its instances to the decision
 _LEASE = timedelta(minutes=15)  # who lives renews long before; who died is noticed then
 
 
@@ -26,8 +28,31 @@ def bring_back(session: Session, now: datetime) -> None:
     )
     unreported = (Commitment.reported_at.is_(None), Commitment.not_before > future)
     session.execute(update(Commitment).where(*unreported).values(not_before=now))
+    _bring_promises_back(session, future, now)
     future = now + _LONGER_THAN_ANY_LEASE
     # Of a failed job: whoever says "not run" for it.
     leased = ((Job, JobState.RUNNING), (Job, JobState.FAILED), (Delivery, DeliveryState.SENDING))
     for row, state in leased:
         session.execute(update(row).where(row.state == state.value, row.lease_until > future).values(lease_until=now + _LEASE))
+
+
+def _bring_promises_back(session: Session, future: datetime, now: datetime) -> None:
+    """What was committed by a clock that was ahead is kept for the stated time from now on, not for years beyond it.
+
+    The stated time is that from the decision to the end of the promise. What an earlier promise keeps for longer stays.
+    """
+    for row in session.scalars(select(Commitment).where(Commitment.decided_at > future)).all():
+        ahead = (row.decided_at or now) - now
+        uids = [uid for _, uid in row.references]
+        kept: dict[int, datetime] = {}
+        for start in range(0, len(uids), _AT_ONCE):
+            some = (Instance.sop_instance_uid.in_(uids[start : start + _AT_ONCE]), Instance.keep_until > row.decided_at)
+            kept |= {
+                found.id: found.keep_until for found in session.execute(select(Instance.id, Instance.keep_until).where(*some))
+            }
+        first = min(kept.values(), default=now)
+        for instance_id, keep_until in kept.items():
+            if keep_until - first < _SAME_PROMISE:
+                values = {"keep_until": keep_until - ahead}
+                session.execute(update(Instance).where(Instance.id == instance_id).values(**values))
+        row.decided_at, row.received_at = now, min(row.received_at, now)

@@ -13,6 +13,7 @@ from dicomnode.registry.announcements import announced_of
 from dicomnode.registry.holdings import retrievals
 from dicomnode.registry.in_short import in_short
 from dicomnode.registry.judging import announced, open_associations
+from dicomnode.registry.members import among_numbers
 from dicomnode.registry.paragraph import paragraph
 from dicomnode.registry.queries import description, find_study
 from dicomnode.registry.tables import Association, AuditRow, Conflict, Delivery, Job, Result, Series, Study, Verdict
@@ -66,13 +67,13 @@ def _announcements(session: Session, study: Study) -> list[Mapping[str, object]]
 
 def _all_series(session: Session, study: Study, series: Sequence[Series], now: datetime) -> list[dict[str, object]]:
     ids = [row.id for row in series]
-    verdicts = session.scalars(select(Verdict).where(Verdict.series_id.in_(ids)).order_by(Verdict.id)).all()
+    verdicts = session.scalars(select(Verdict).where(among_numbers(Verdict.series_id, ids)).order_by(Verdict.id)).all()
     jobs = session.scalars(select(Job).where(Job.study_id == study.id).order_by(Job.id)).all()
     job_ids = [job.id for job in jobs]
     results = session.scalars(
-        select(Result).where(Result.job_id.in_(job_ids)).order_by(Result.job_id, Result.sending_order)
+        select(Result).where(among_numbers(Result.job_id, job_ids)).order_by(Result.job_id, Result.sending_order)
     ).all()
-    deliveries = session.scalars(select(Delivery).where(Delivery.job_id.in_(job_ids)).order_by(Delivery.id)).all()
+    deliveries = session.scalars(select(Delivery).where(among_numbers(Delivery.job_id, job_ids)).order_by(Delivery.id)).all()
     still_open = session.scalars(select(Association).where(Association.ended_at.is_(None))).all()
     home = {job.id: job.series_id if job.series_id is not None else (ids[0] if ids else None) for job in jobs}
     by_result = {row.id: row for row in results}
@@ -121,7 +122,7 @@ def _evidence(row: Series, study: Study, still_open: Sequence[Association]) -> d
 
 def _why_superseded(session: Session, job_ids: Sequence[int]) -> dict[int, str]:
     statement = select(AuditRow.row_id, AuditRow.reason).where(
-        AuditRow.kind == "job", AuditRow.row_id.in_(job_ids), AuditRow.event == JobEvent.SUPERSEDED.value
+        AuditRow.kind == "job", among_numbers(AuditRow.row_id, job_ids), AuditRow.event == JobEvent.SUPERSEDED.value
     )
     return {row.row_id: row.reason for row in session.execute(statement)}
 

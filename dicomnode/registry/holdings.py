@@ -2,13 +2,14 @@
 
 Offered is an instance whose bytes are here, that no rejection note names, that is no result of this software (those leave by
 the outbox alone, where profile, rights and identity are looked at) and whose study and series nobody has to decide on.
-What we committed ourselves to is offered whatever is held: its sender may have deleted it.
+What we committed ourselves to is offered whatever is held, as long as the promise lasts: its sender may have deleted it.
 """
 
 from array import array
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sqlalchemy.orm import Session
 from dicomnode.domain.clock import type_clock, utc_now
 from dicomnode.registry.conflicts import STUDY_COLUMNS
 from dicomnode.registry.engine import Database
+from dicomnode.registry.members import among
 from dicomnode.registry.tables import AuditRow, Instance, Series, Study
 
 type_match = tuple[Any, dict[str, str]]
@@ -54,13 +56,13 @@ class HeldObject:
     offered: bool
 
 
-def _offered() -> ColumnElement[bool]:
+def _offered(now: datetime) -> ColumnElement[bool]:
     nothing_held = and_(~Instance.ours, Series.held == "", Study.held == "")
     return and_(
         Instance.path != "",
         Instance.purged_at.is_(None),
         or_(Instance.rejected.is_(None), Instance.rejected == ""),
-        or_(Instance.keep_until.is_not(None), nothing_held),
+        or_(Instance.keep_until > now, nothing_held),
     )
 
 
@@ -76,17 +78,18 @@ class Holdings:
         wanted: keywords; what has to be counted is counted only if it stands there.
         """
         with self._database.read() as session:
-            return _PAGES[level](session, narrowing, after, limit, frozenset(wanted))
+            return _PAGES[level](session, narrowing, self._clock(), after, limit, frozenset(wanted))
 
     def select(self, narrowing: Narrowing) -> "array[int]":
         """The ids of all offered instances that the narrowing, taken exactly, leaves; eight bytes each."""
-        statement = _joined(Instance.id).where(_offered(), *_exactly(narrowing)).order_by(Series.id, Instance.id)
+        statement = _joined(Instance.id).where(_offered(self._clock()), *_exactly(narrowing)).order_by(Series.id, Instance.id)
         with self._database.read() as session:
             return array("q", session.scalars(statement))
 
     def kinds(self, narrowing: Narrowing) -> list[tuple[str, str]]:
         """The distinct (SOP class, transfer syntax) of these."""
-        statement = _joined(Instance.sop_class_uid, Instance.transfer_syntax_uid).where(_offered(), *_exactly(narrowing))
+        offered = _offered(self._clock())
+        statement = _joined(Instance.sop_class_uid, Instance.transfer_syntax_uid).where(offered, *_exactly(narrowing))
         with self._database.read() as session:
             return [(row[0], row[1]) for row in session.execute(statement.distinct())]
 
@@ -106,7 +109,7 @@ class Holdings:
     def objects(self, ids: Sequence[int]) -> dict[int, HeldObject]:
         """Of these ids (500 at most) those that have a row, as they are now."""
         columns = (Instance.sop_class_uid, Instance.sop_instance_uid, Instance.transfer_syntax_uid, Instance.path)
-        of_file = (Instance.size_bytes, Instance.sha256, Series.study_id, _offered().label("offered"))
+        of_file = (Instance.size_bytes, Instance.sha256, Series.study_id, _offered(self._clock()).label("offered"))
         statement = _joined(Instance.id, *columns, *of_file).where(Instance.id.in_(ids))
         with self._database.read() as session:
             return {
@@ -152,9 +155,9 @@ def _joined(*columns: Any) -> Select[Any]:
     return statement.join(Series, Instance.series_id == Series.id).join(Study, Series.study_id == Study.id)
 
 
-def _some_offered() -> ColumnElement[bool]:
+def _some_offered(now: datetime) -> ColumnElement[bool]:
     """Of the series at hand."""
-    return exists().where(Instance.series_id == Series.id, _offered()).correlate(Series, Study)
+    return exists().where(Instance.series_id == Series.id, _offered(now)).correlate(Series, Study)
 
 
 def _exactly(narrowing: Narrowing) -> list[ColumnElement[bool]]:
@@ -169,8 +172,7 @@ def _exactly(narrowing: Narrowing) -> list[ColumnElement[bool]]:
     )
     for column, uids in lists:
         if uids:
-            chunks = [uids[start : start + _MOST_UIDS] for start in range(0, len(uids), _MOST_UIDS)]
-            wanted.append(or_(*(column.in_(chunk) for chunk in chunks)))
+            wanted.append(among(column, uids))
     return wanted
 
 
@@ -193,10 +195,12 @@ def _of_study(study: Study) -> dict[str, str]:
     return texts | {"StudyInstanceUID": study.study_instance_uid}
 
 
-def _patients(session: Session, narrowing: Narrowing, after: Any, limit: int, wanted: frozenset[str]) -> list[type_match]:
+def _patients(
+    session: Session, narrowing: Narrowing, now: datetime, after: Any, limit: int, wanted: frozenset[str]
+) -> list[type_match]:
     """One for each Patient ID and its issuer, under the name of the newest study. Without an ID there is no patient to name."""
     who = (Study.patient_id, Study.issuer_of_patient_id)
-    some = exists().where(Series.study_id == Study.id, Instance.series_id == Series.id, _offered()).correlate(Study)
+    some = exists().where(Series.study_id == Study.id, Instance.series_id == Series.id, _offered(now)).correlate(Study)
     statement = select(*who, func.max(Study.id)).where(Study.patient_id != "", some, *_narrowed(narrowing)).group_by(*who)
     if after is not None:
         statement = statement.where(tuple_(*who) > tuple_(*after))
@@ -207,30 +211,32 @@ def _patients(session: Session, narrowing: Narrowing, after: Any, limit: int, wa
         for (patient_id, issuer), attributes in found:
             counts = (func.count(distinct(Study.id)), func.count(distinct(Series.id)), func.count(Instance.id))
             same = (Study.patient_id == patient_id, Study.issuer_of_patient_id == issuer, Study.purged_at.is_(None))
-            studies, series, instances = session.execute(_joined(*counts).where(_offered(), *same)).one()
+            studies, series, instances = session.execute(_joined(*counts).where(_offered(now), *same)).one()
             attributes["NumberOfPatientRelatedStudies"] = str(studies)
             attributes["NumberOfPatientRelatedSeries"] = str(series)
             attributes["NumberOfPatientRelatedInstances"] = str(instances)
     return found
 
 
-def _studies(session: Session, narrowing: Narrowing, after: Any, limit: int, wanted: frozenset[str]) -> list[type_match]:
-    some = exists().where(Series.study_id == Study.id, Instance.series_id == Series.id, _offered()).correlate(Study)
+def _studies(
+    session: Session, narrowing: Narrowing, now: datetime, after: Any, limit: int, wanted: frozenset[str]
+) -> list[type_match]:
+    some = exists().where(Series.study_id == Study.id, Instance.series_id == Series.id, _offered(now)).correlate(Study)
     statement = select(Study).where(some, Study.id > (after or 0), *_narrowed(narrowing))
     studies = session.scalars(statement.order_by(Study.id).limit(limit)).all()
     ids = [study.id for study in studies]
     series: dict[int, list[tuple[int, str]]] = defaultdict(list)
     of_series = select(Series.study_id, Series.id, Series.modality).join(Study, Series.study_id == Study.id)
     for study_id, series_id, modality in session.execute(
-        of_series.where(Series.study_id.in_(ids), _some_offered()).order_by(Series.id)
+        of_series.where(Series.study_id.in_(ids), _some_offered(now)).order_by(Series.id)
     ):
         series[study_id].append((series_id, modality))
     # Of the first series: what the study's own row does not hold, such as the referring physician.
     firsts = [of_study[0][0] for of_study in series.values()]
     of_firsts = session.execute(select(Series.study_id, Series.attributes).where(Series.id.in_(firsts)))
     headers: dict[int, Mapping[str, str]] = {row.study_id: row.attributes for row in of_firsts}
-    counts = _counts(session, ids) if "NumberOfStudyRelatedInstances" in wanted else {}
-    classes = _classes(session, ids) if "SOPClassesInStudy" in wanted else {}
+    counts = _counts(session, ids, now) if "NumberOfStudyRelatedInstances" in wanted else {}
+    classes = _classes(session, ids, now) if "SOPClassesInStudy" in wanted else {}
     found = []
     for study in studies:
         modalities = dict.fromkeys(modality for _, modality in series[study.id] if modality)
@@ -246,28 +252,30 @@ def _studies(session: Session, narrowing: Narrowing, after: Any, limit: int, wan
     return found
 
 
-def _counts(session: Session, study_ids: Sequence[int]) -> dict[int, int]:
-    statement = _joined(Series.study_id, func.count()).where(Series.study_id.in_(study_ids), _offered())
+def _counts(session: Session, study_ids: Sequence[int], now: datetime) -> dict[int, int]:
+    statement = _joined(Series.study_id, func.count()).where(Series.study_id.in_(study_ids), _offered(now))
     return {row[0]: row[1] for row in session.execute(statement.group_by(Series.study_id))}
 
 
-def _classes(session: Session, study_ids: Sequence[int]) -> dict[int, list[str]]:
-    statement = _joined(Series.study_id, Instance.sop_class_uid).where(Series.study_id.in_(study_ids), _offered()).distinct()
+def _classes(session: Session, study_ids: Sequence[int], now: datetime) -> dict[int, list[str]]:
+    statement = _joined(Series.study_id, Instance.sop_class_uid).where(Series.study_id.in_(study_ids), _offered(now)).distinct()
     found: dict[int, list[str]] = defaultdict(list)
     for study_id, sop_class in session.execute(statement.order_by(Instance.sop_class_uid)):
         found[study_id].append(sop_class)
     return found
 
 
-def _series(session: Session, narrowing: Narrowing, after: Any, limit: int, wanted: frozenset[str]) -> list[type_match]:
+def _series(
+    session: Session, narrowing: Narrowing, now: datetime, after: Any, limit: int, wanted: frozenset[str]
+) -> list[type_match]:
     statement = select(Series, Study).join(Study, Series.study_id == Study.id)
-    conditions = [Series.id > (after or 0), _some_offered(), *_narrowed(narrowing)]
+    conditions = [Series.id > (after or 0), _some_offered(now), *_narrowed(narrowing)]
     if 0 < len(narrowing.series_instance_uids) <= _MOST_UIDS:
         conditions.append(Series.series_instance_uid.in_(narrowing.series_instance_uids))
     rows = session.execute(statement.where(*conditions).order_by(Series.id).limit(limit)).all()
     counts: dict[int, int] = {}
     if "NumberOfSeriesRelatedInstances" in wanted:
-        counting = _joined(Series.id, func.count()).where(_offered())
+        counting = _joined(Series.id, func.count()).where(_offered(now))
         counting = counting.where(Series.id.in_([series.id for series, _ in rows])).group_by(Series.id)
         counts = {row[0]: row[1] for row in session.execute(counting)}
     return [
@@ -288,13 +296,14 @@ def _series(session: Session, narrowing: Narrowing, after: Any, limit: int, want
 def _images(
     session: Session,
     narrowing: Narrowing,
+    now: datetime,
     after: Any,
     limit: int,
     wanted: frozenset[str],  # noqa: ARG001
 ) -> list[type_match]:
     columns = (Instance.id, Instance.sop_instance_uid, Instance.sop_class_uid, Instance.transfer_syntax_uid)
     statement = _joined(*columns, Instance.attributes, Series.id, Series.series_instance_uid, Study)
-    conditions = [_offered(), *_narrowed(narrowing)]
+    conditions = [_offered(now), *_narrowed(narrowing)]
     if 0 < len(narrowing.series_instance_uids) <= _MOST_UIDS:
         conditions.append(Series.series_instance_uid.in_(narrowing.series_instance_uids))
     if 0 < len(narrowing.sop_instance_uids) <= _MOST_UIDS:

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from dicomnode.domain.errors import StaleUpdate
 from dicomnode.domain.states import JobState, SeriesEvent, SeriesState
 from dicomnode.registry.announcements import announced_of
+from dicomnode.registry.members import among_numbers
 from dicomnode.registry.operator import new_job
 from dicomnode.registry.other_titles import times_of
 from dicomnode.registry.queue import inputs_as_json, inputs_from, refusal_as_json, supersede
@@ -90,7 +91,7 @@ def open_associations(
 def _all_series(session: Session, rows: Sequence[Series]) -> tuple[SeriesEvidence, ...]:
     # Four light columns: the attributes of a thousand instances would cost a hundred times as much, every second.
     columns = (Instance.series_id, Instance.instance_number, Instance.image_type, Instance.number_of_frames, Instance.purged_at)
-    of_these = Instance.series_id.in_([row.id for row in rows])
+    of_these = among_numbers(Instance.series_id, [row.id for row in rows])
     numbers: dict[int, list[int]] = defaultdict(list)
     image_types: dict[int, Counter[str]] = defaultdict(Counter)
     frames: Counter[int] = Counter()
@@ -213,7 +214,7 @@ def _complete(session: Session, completion: SeriesCompletion, now: datetime) -> 
 
 
 def _replace_verdicts(session: Session, verdicts: Sequence[SeriesVerdict], now: datetime) -> None:
-    session.execute(delete(Verdict).where(Verdict.series_id.in_({verdict.series_id for verdict in verdicts})))
+    session.execute(delete(Verdict).where(among_numbers(Verdict.series_id, {verdict.series_id for verdict in verdicts})))
     rows = [
         {
             "series_id": verdict.series_id,

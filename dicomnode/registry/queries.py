@@ -12,6 +12,7 @@ from dicomnode.domain.errors import UsageError
 from dicomnode.domain.states import DeliveryState, JobState
 from dicomnode.registry import folding, keys
 from dicomnode.registry.holdings import count_retrievals
+from dicomnode.registry.members import among_numbers
 from dicomnode.registry.records import Transition
 from dicomnode.registry.tables import AuditRow, Delivery, Job, Series, Study
 from dicomnode.registry.transitions import KINDS
@@ -71,10 +72,10 @@ def studies(session: Session, query: str, limit: int) -> list[dict[str, object]]
     found = session.scalars(statement).all()
     ids = [study.id for study in found]
     series: dict[int, list[Series]] = defaultdict(list)
-    for row in session.scalars(select(Series).where(Series.study_id.in_(ids)).order_by(Series.id)):
+    for row in session.scalars(select(Series).where(among_numbers(Series.study_id, ids)).order_by(Series.id)):
         series[row.study_id].append(row)
     jobs: dict[int, list[Job]] = defaultdict(list)
-    for job in session.scalars(select(Job).where(Job.study_id.in_(ids)).order_by(Job.id)):
+    for job in session.scalars(select(Job).where(among_numbers(Job.study_id, ids)).order_by(Job.id)):
         jobs[job.study_id].append(job)
     return [
         {

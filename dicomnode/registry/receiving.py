@@ -11,6 +11,7 @@ from dicomnode.domain.received import Received
 from dicomnode.domain.states import SeriesEvent, SeriesState
 from dicomnode.registry import conflicts, keys, other_titles
 from dicomnode.registry.engine import insert_if_absent
+from dicomnode.registry.members import among_numbers
 from dicomnode.registry.queue import supersede_jobs_of_series
 from dicomnode.registry.records import InstanceKeys, KnownInstance, StoredFile
 from dicomnode.registry.tables import Association, Conflict, Instance, Mark, Result, Series, Study
@@ -289,7 +290,8 @@ def _stored_files(session: Session, *conditions: object) -> list[StoredFile]:
         return []
     newest = select(Instance.association_id, func.max(Instance.id)).where(Instance.id >= rows[0].id)
     last_of = {key: last for key, last in session.execute(newest.group_by(Instance.association_id))}  # noqa: C416 - of rows
-    released = set(session.scalars(select(Association.id).where(Association.id.in_(last_of), Association.how == RELEASED)))
+    of_these = among_numbers(Association.id, [key for key in last_of if key is not None])
+    released = set(session.scalars(select(Association.id).where(of_these, Association.how == RELEASED)))
     return [
         StoredFile(
             row.sop_instance_uid,

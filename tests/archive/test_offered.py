@@ -95,6 +95,8 @@ def test_what_is_committed_is_given_back_though_others_were_purged_and_though_it
         changed(ct(), StudyInstanceUID="1.2.1", SeriesInstanceUID="1.2.1.1", SOPInstanceUID="1.2.1.1.3", PatientID="P-9")
     )
     assert offered(holding) == ALL, "held now, and promised all the same; what came with another patient waits"
+    holding.registry.holdings._clock = lambda: now + timedelta(days=366)
+    assert offered(holding) == [], "the promise has ended, and somebody has still to say whose pictures these are"
 
 
 def test_results_of_this_software_are_not_offered(holding: Holding) -> None:

@@ -1,12 +1,14 @@
 """The clock was ahead and is put right: what was written meanwhile does not wait until it has caught up."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
+from sqlalchemy import select
 
 from dicomnode.domain.states import DeliveryEvent, JobEvent
 from dicomnode.registry import ClaimedDelivery, ClaimedJob, Registry
-from tests.registry.samples import Clock, Spool, add_series, queue_job
+from dicomnode.registry.tables import Instance
+from tests.registry.samples import CT, Clock, Spool, add_series, queue_job
 
 YEAR = timedelta(days=365)
 ZONE = timedelta(hours=5)  # local time was taken for UTC
@@ -60,3 +62,27 @@ def test_who_lives_keeps_a_job_over_both_jumps_and_who_died_loses_it_soon(regist
         registry.requeue_lost()
     assert [registry.audit(key)[-1].event for key in ("J1", "J2")] == ["claimed", "lease_lost"]
     registry.finish_job(living, JobEvent.FINISHED)
+
+
+def test_what_was_committed_by_a_clock_that_was_ahead_is_kept_for_the_stated_time_and_no_earlier_promise_is_shortened(
+    registry: Registry, clock: Clock
+) -> None:
+    add_series(registry, 3)
+    uids = [f"1.2.3.1.{number}" for number in (1, 2, 3)]
+    earlier = clock.now + 12 * YEAR
+    registry.promises.keep(uids[:1], earlier)
+    clock.now += 10 * YEAR
+    registry.promises.note("modality", "1.2.3.9", [(CT, uid) for uid in uids])
+    (asked,) = registry.promises.due()
+    registry.promises.keep(uids, clock.now + YEAR)
+    registry.promises.decide(asked.id, {})
+    registry.promises.told(asked.id)
+    clock.now -= 10 * YEAR
+
+    def kept() -> dict[str, datetime]:
+        with registry._database.read() as session:
+            return dict(session.execute(select(Instance.sop_instance_uid, Instance.keep_until)).all())  # type: ignore[arg-type]
+
+    for _ in range(2):
+        registry.requeue_lost()
+        assert kept() == {uids[0]: earlier, uids[1]: clock.now + YEAR, uids[2]: clock.now + YEAR}
