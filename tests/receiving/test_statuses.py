@@ -1,7 +1,10 @@
 """Every answer to a C-STORE comes from one table, and the table says what is sent."""
 
 import ast
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -17,7 +20,10 @@ from dicomnode.registry import ConflictKind
 from tests.receiving.reception import Reception, context
 from tests.receiving.samples import CT, ELE, changed, ct, encoded, store_bytes
 from tests.receiving.test_header_stream import DEFLATED, packed
+from tests.registry.samples import queue_job
 
+LONG_AGO = "2026-01-01 00:00:00.000000"
+OF_EACH_JOB = ("id", "version", "not_before")
 LONGEST_COMMENT = 64  # VR LO (PS3.5 Table 6.2-1)
 MODULES = sorted(Path(dicomnode.receiving.__file__).parent.glob("*.py"))
 
@@ -142,6 +148,28 @@ def test_what_passes_is_answered_so_and_the_next_object_is_taken(
     assert (refused.Status, refused.ErrorComment) == (condition.status, condition.comment)
     assert taken.Status == SUCCESS
     assert reception.kept_data_set(IMAGE.SOPInstanceUID) == encoded(IMAGE)
+
+
+def test_ten_thousand_jobs_that_wait_are_an_alarm_and_refuse_nothing(reception: Reception) -> None:
+    first = ct()
+    with reception.associated(context(CT, ELE)) as association:
+        assert store_bytes(association, CT, first.SOPInstanceUID, encoded(first)).Status == SUCCESS
+        assert queue_job(reception.registry) == ["J1"]
+        with closing(sqlite3.connect(reception.root / "dicomnode.db")) as rows, rows:
+            names = [name for _, name, *_ in rows.execute("PRAGMA table_info(jobs)") if name not in OF_EACH_JOB]
+            (like,) = rows.execute(f"SELECT {', '.join(names)} FROM jobs").fetchall()  # noqa: S608 - our own columns
+            places = ", ".join("?" * (len(names) + len(OF_EACH_JOB)))
+            waiting = [(*like, number, number, LONG_AGO) for number in range(2, 10_001)]
+            rows.executemany(f"INSERT INTO jobs ({', '.join([*names, *OF_EACH_JOB])}) VALUES ({places})", waiting)  # noqa: S608
+        alarms = reception.registry.alarms.standing(queue_longer_than=timedelta(minutes=30), failed_within=timedelta(days=7))
+        assert [(one.kind.value, one.count) for one in alarms] == [("queue_deep", 10_000)]
+        new = ct()
+        for image in (
+            new,
+            changed(new, SOPInstanceUID=generate_uid()),
+        ):  # of a new study, and of a series that is known by then
+            assert store_bytes(association, CT, image.SOPInstanceUID, encoded(image)).Status == SUCCESS
+            assert reception.kept_data_set(image.SOPInstanceUID) == encoded(image)
 
 
 def test_an_outcome_that_is_not_in_the_table_is_a_mistake() -> None:
