@@ -85,7 +85,7 @@ def run(
 ) -> None:
     """Run the node in the foreground, all roles unless some are named. SIGTERM ends it in order, SIGHUP reloads settings."""
     from dicomnode import logs
-    from dicomnode.roles import preparation, wiring
+    from dicomnode.roles import preparation, presence, wiring
     from dicomnode.roles.state_files import RoleLocks
     from dicomnode.roles.supervisor import Supervisor
 
@@ -98,7 +98,8 @@ def run(
     wiring.make_folders(settings)
     with RoleLocks(wiring.run_folder(settings), roles):
         registry = preparation.prepare_data(settings, roles)
-        code = Supervisor(settings, registry, roles).run()
+        with presence.said(settings):
+            code = Supervisor(settings, registry, roles).run()
         registry.close()
     raise typer.Exit(int(code))
 

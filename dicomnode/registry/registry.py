@@ -32,6 +32,7 @@ from dicomnode.registry.holdings import Holdings
 from dicomnode.registry.keeping import Keeping
 from dicomnode.registry.lookahead import Lookahead
 from dicomnode.registry.outgoing import Outgoing
+from dicomnode.registry.presence import Presence, end_associations_of_the_gone
 from dicomnode.registry.promises import Promises
 from dicomnode.registry.proofs import Proofs
 from dicomnode.registry.records import (
@@ -67,6 +68,7 @@ class Registry(Answers, Outgoing):
         self.holdings = Holdings(self._database, clock)
         self.keeping = Keeping(self._database, clock)
         self.lookahead = Lookahead(self._database, clock)
+        self.presence = Presence(self._database, clock)
 
     def close(self) -> None:
         """Give all connections back."""
@@ -320,7 +322,7 @@ class Registry(Answers, Outgoing):
             notices.say(session, job, self._clock(), results, destinations, kinds_by_destination, profile_by_destination or {})
 
     def requeue_lost(self, now: datetime | None = None) -> int:
-        """Jobs and deliveries whose lease ended go back to their queue; returns how many rows changed.
+        """Jobs and deliveries whose lease ended go back to their queue, associations of vanished nodes end; how many rows.
 
         While the database is away nobody can renew: leases that ended meanwhile have until the next look.
         """
@@ -332,6 +334,8 @@ class Registry(Answers, Outgoing):
                 ended_before = since or now
                 changed = queue.requeue_lost(session, ended_before, now)
                 changed += outbox.requeue_lost(session, ended_before, now, reason=lost)
+                if self._node:
+                    changed += end_associations_of_the_gone(session, ended_before, now)
                 clock_jumps.bring_back(session, now)
         except DatabaseUnreachable:
             self._away_since = since or now

@@ -6,7 +6,7 @@ import structlog
 
 from dicomnode.domain.errors import SettingsError
 from dicomnode.registry import Registry
-from dicomnode.roles import wiring
+from dicomnode.roles import presence, wiring
 from dicomnode.settings import Settings
 from dicomnode.settings_problems import nearest
 
@@ -41,11 +41,16 @@ def missing_pipelines(settings: Settings) -> list[SettingsError]:
 
 
 def prepare_data(settings: Settings, roles: Sequence[str]) -> Registry:
-    """Folders, database, and what a crash left in both. Raises SettingsError for an older database, DatabaseUnreachable."""
+    """Folders, database, and what a crash left in both.
+
+    Raises SettingsError for an older database or another node of this name on it, DatabaseUnreachable.
+    """
     wiring.open_store(settings).prepare()
     registry = wiring.open_registry(settings)
     revision = registry.prepare()
     _log.info("database ready", revision=revision)
+    if wiring.shares_database(settings):
+        presence.refuse_a_twin(settings, registry)
     # Nobody else runs these roles of this node: what is marked as running in one of them was cut off.
     if given_back := registry.node_restarted(roles):
         _log.warning("work of the last run given back", jobs=given_back)

@@ -105,3 +105,43 @@ def test_an_attempt_of_a_node_whose_lease_ended_changes_nothing_when_it_comes_ba
         other.finish_job(late, JobEvent.FINISHED)
     for job in taken:
         one.finish_job(job, JobEvent.FINISHED)
+
+
+def test_the_associations_of_a_node_that_vanished_end_and_hold_no_series_open(
+    nodes: tuple[Registry, Registry], clock: Clock
+) -> None:
+    one, other = nodes
+    one.presence.say("a", "1f")
+    other.presence.say("a.b", "2e")
+    keys = [each.association_opened("MODALITY", "DICOMNODE", "127.0.0.1") for each in nodes]
+    for number, key in enumerate(keys):
+        one.add_instance(received(f"1.2.3.1.{number + 1}", association_key=key), ours=False)
+    for _ in range(30):  # the other one says nothing more
+        clock.forward(5)
+        one.presence.say("a", "1f")
+        one.requeue_lost()
+    (study,) = one.studies_to_judge()
+    assert [open_one.key for open_one in study.associations] == keys[:1]
+
+
+def test_a_node_of_which_nothing_was_ever_heard_keeps_its_associations(nodes: tuple[Registry, Registry], clock: Clock) -> None:
+    """It may be of an older version that does not say that it lives."""
+    one, other = nodes
+    key = other.association_opened("MODALITY", "DICOMNODE", "127.0.0.1")
+    one.add_instance(received("1.2.3.1.1", association_key=key), ours=False)
+    clock.forward(3600)
+    one.requeue_lost()
+    assert len(one.studies_to_judge()[0].associations) == 1
+
+
+def test_a_node_that_stops_in_order_leaves_no_name_and_no_association(nodes: tuple[Registry, Registry]) -> None:
+    one, other = nodes
+    for node, identity in (("a", "1f"), ("a", "3d"), ("a.b", "2e")):
+        one.presence.say(node, identity)
+    key = other.association_opened("MODALITY", "DICOMNODE", "127.0.0.1")
+    one.add_instance(received("1.2.3.1.1", association_key=key), ours=False)
+    assert list(one.presence.namesakes("a", "1f")) == ["3d"]
+    assert list(one.presence.namesakes("a.b", "2e")) == []
+    other.presence.leave("a.b", "2e")
+    assert list(one.presence.namesakes("a.b", "")) == []
+    assert one.studies_to_judge()[0].associations == ()
