@@ -1,6 +1,7 @@
 """Reads parametric maps and FHIR bundles back and holds them against the findings."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,12 @@ REQUIRED = {
     "DiagnosticReport": ("status", "code"),
     "Observation": ("status", "code"),
 }
+POSITION_TOLERANCE_MM = 0.01
 TOLERANCE = 0.005  # of numbers that are written with two digits or more
 
 
 def check_map(dataset: Dataset, findings: Findings, source: Sources) -> None:
-    """Raises ResultCheckFailed unless every frame holds its slice of the heat map of the same place in the series."""
+    """Raises ResultCheckFailed unless every frame holds its slice of the heat map and lies where the source's slice lies."""
     number = int(dataset.InstanceNumber)
     if number > len(findings.heatmaps):
         raise ResultCheckFailed("PM shows a heat map that was not made", REMEDY)
@@ -39,9 +41,22 @@ def check_map(dataset: Dataset, findings: Findings, source: Sources) -> None:
     for frame, index in zip(frames, order, strict=True):
         if not np.array_equal(frame, heat_map.values[index] if index is not None else np.zeros_like(frame)):
             raise ResultCheckFailed("PM read back is not the heat map that the model made", REMEDY)
+    _check_places(dataset, order, source)
     seen = len({index for index in order if index is not None})
     if seen != len(heat_map.values):
         raise ResultCheckFailed(f"PM lacks {len(heat_map.values) - seen} slices", REMEDY)
+
+
+def _check_places(dataset: Dataset, order: Sequence[int | None], source: Sources) -> None:
+    if str(dataset.get("FrameOfReferenceUID", "")) != source.frame_of_reference_uid:
+        raise ResultCheckFailed("PM has another frame of reference than the source", REMEDY)
+    for frame, index in zip(dataset.PerFrameFunctionalGroupsSequence, order, strict=True):
+        own = None if index is None else source.position(index)
+        if own is None or "PlanePositionSequence" not in frame:
+            continue
+        written = np.array(frame.PlanePositionSequence[0].ImagePositionPatient, float)
+        if np.abs(written - own).max() > POSITION_TOLERANCE_MM:
+            raise ResultCheckFailed("PM lies elsewhere than the source", REMEDY)
 
 
 def _mapping(dataset: Dataset) -> Any:

@@ -117,8 +117,8 @@ def _count(context: Context, image: Volume | Image2D, shown: int, with_findings:
 
 def _series(context: Context) -> str:
     """The source's Series Number, by which viewers list it; a study may have several that look alike."""
-    number = str(context.sources.slice_headers[0].get("SeriesNumber") or "")
-    return f"series {number}, " if number else ""
+    number = context.sources.slice_headers[0].get("SeriesNumber")
+    return "" if number in (None, "") else f"series {number}, "
 
 
 def identity_line(context: Context) -> str:

@@ -1,8 +1,10 @@
 """What a route may ask for beside SEG, SR and SC: each says the same as the findings, read back by something else."""
 
+import hashlib
 import json
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -162,6 +164,31 @@ def test_a_parametric_map_with_another_value_is_held(made: Made, tmp_path: Path)
     maps = [one for one in made.objects if one.kind is ResultKind.PARAMETRIC_MAP]
     with pytest.raises(ResultCheckFailed, match="PM read back"):
         verify(maps, other, made.volume, made.paths)
+
+
+def lies_elsewhere(dataset: Dataset) -> None:
+    dataset.PerFrameFunctionalGroupsSequence[2].PlanePositionSequence[0].ImagePositionPatient[0] += 0.7
+
+
+def lies_in_another_space(dataset: Dataset) -> None:
+    dataset.FrameOfReferenceUID = "1.2.3"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"), [(lies_elsewhere, "PM lies elsewhere"), (lies_in_another_space, "another frame of reference")]
+)
+def test_a_parametric_map_that_lies_elsewhere_is_held(
+    made: Made, tmp_path: Path, change: Callable[[Dataset], None], words: str
+) -> None:
+    dataset = made.only(ResultKind.PARAMETRIC_MAP)
+    (one,) = [each for each in made.objects if each.kind is ResultKind.PARAMETRIC_MAP]
+    change(dataset)
+    path = tmp_path / "changed.dcm"
+    dataset.save_as(path)
+    content = path.read_bytes()
+    wrong = replace(one, path=path, sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
+    with pytest.raises(ResultCheckFailed, match=words):
+        verify([wrong], made.findings, made.volume, made.paths)
 
 
 # --- PDF

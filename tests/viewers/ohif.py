@@ -92,6 +92,17 @@ class Ohif:
         """Until one of the labels holds this text."""
         self._wait_for(lambda: text in self.labels(), timeout_s, f"the label {text!r}")
 
+    def place_of_label(self, text: str) -> float:
+        """Where a label begins, as a share of the viewport's width from its left edge."""
+        return float(
+            self.browser.evaluate(f"""(() => {{
+            const box = document.querySelector('[data-cy="viewport-pane"]').getBoundingClientRect();
+            const all = [...document.querySelectorAll('.viewport-element svg text')];
+            const one = all.find(it => it.textContent.includes({json.dumps(text)}));
+            return (one.getBoundingClientRect().x - box.x) / box.width;
+        }})()""")
+        )
+
     def open_panel(self, name: str) -> None:
         """Opens a panel on the right: panelSegmentation, trackedMeasurements."""
         self.browser.click(f'[data-cy="{name}-btn"]')

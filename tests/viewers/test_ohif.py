@@ -8,6 +8,7 @@ import pytest
 
 from dicomnode.domain.profiles import SHIPPED, ScForm
 from dicomnode.results.drawing import AMBER
+from dicomnode.results.wording import percent
 from tests.viewers.cases import magnetic_resonance_study, phantom_study, radiograph_study
 from tests.viewers.ohif import Ohif
 
@@ -38,7 +39,12 @@ def test_ohif_shows_segmentation_measurements_and_captures_of_a_chest_ct(
     ohif.agree()  # OHIF takes the outlines over and puts its own numbers in the place of ours
     ohif.open_panel("trackedMeasurements")
     for lesion in study.findings.lesions:
-        ohif.wait_for_text(f"AI volume {lesion.volume_ml:.2f} ml")
+        ohif.wait_for_text(f"{percent(lesion.probability)}: AI volume {lesion.volume_ml:.2f} ml")
+    # What is said of the whole study is a note: as a region it was listed with an area and a maximum of "-Infinity HU".
+    ohif.wait_for_text("Additional Findings (1)")
+    ohif.wait_for_text("Suspicious nodule: present, probability 93% (threshold 50%)")
+    assert f"Measurements ({len(study.findings.lesions)})" in ohif.text()
+    assert "Infinity" not in ohif.text()
     ohif.show(artefacts / "ct-measurements.png")
 
     ohif.open_series("SC -")
@@ -55,7 +61,8 @@ def test_ohif_shows_a_ct_in_which_no_nodule_was_found(viewer: type_viewer, tmp_p
     ohif.agree()
     ohif.wait_for_color(study.findings.label_maps[0].segments[0].color_rgb, pixels=100)
     ohif.open_series("1.0 SR")
-    ohif.wait_for_label("Suspicious nodule: absent")
+    ohif.wait_for_label("Suspicious nodule: absent, probability 8%")
+    assert 0 < ohif.place_of_label("Suspicious nodule: absent") < 0.5  # its words are to be read within the picture
     ohif.show(artefacts / "ct-negative-report.png")
     ohif.open_series("SC -")
     ohif.wait_for_color(AMBER, pixels=5000)
