@@ -17,7 +17,8 @@ from typing import Any, Self
 import numpy as np
 
 from dicomnode.bench import decode_files, decode_subject
-from dicomnode.bench.decode_cases import CASES, Case, goals
+from dicomnode.bench.decode_cases import CASES, Case, ceilings, goals
+from dicomnode.bench.decode_subject import BARE
 from dicomnode.bench.measuring import OURS, Rounds, Row, ratios, rotated
 from dicomnode.bench.processes import MeasurementFailed
 from dicomnode.bench.report import LeftOut, Report, machine
@@ -78,6 +79,7 @@ def decode(plan: DecodePlan, say: Say) -> Report:
         host = machine(Path(scratch))
     rows = bench.rounds.rows()
     told = ratios(rows)
+    rows += tuple(Row(name.partition("/")[0], BARE, f"{name} at most", (most,)) for name, most in ceilings(told).items())
     return Report(
         subject="decode",
         machine=host,
@@ -121,7 +123,7 @@ class _Subject:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # DCMTK-like chatter of codecs
             text=True,
-            env={**os.environ, **(_OUR_ENVIRONMENT if name.startswith(OURS) else {})},
+            env={**os.environ, **(_OUR_ENVIRONMENT if name.startswith(OURS) or name == BARE else {})},
         )
 
     def __enter__(self) -> Self:

@@ -38,6 +38,13 @@ def test_a_small_bench_measures_us_and_pydicom(small: Report) -> None:
     assert small.versions["imagecodecs"]
 
 
+def test_the_floor_under_us_is_measured_beside_us(small: Report) -> None:
+    (ceiling,) = [row for row in small.rows if row.unit == "HTJ2K/pylibjpeg at most"]
+    assert ceiling.subject == "bare-codec"
+    ratio = small.ratios["HTJ2K/pylibjpeg"] / small.ratios["HTJ2K/bare-codec"]
+    assert ceiling.median == pytest.approx(ratio, rel=0.02)
+
+
 def test_processor_time_is_told_beside_the_clock_with_that_of_the_decoding_process(small: Report) -> None:
     units = {(row.case, row.subject, row.unit) for row in small.rows}
     assert ("RLE", "ours", "ms CPU/image") in units
