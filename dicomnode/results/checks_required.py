@@ -1,6 +1,7 @@
 """Required attributes of a written object, by the standard's own tables (PS3.3, as highdicom carries them)."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -11,6 +12,7 @@ from highdicom._standard_utils import (
     get_sop_class_iod_map,
 )
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag, Tag
 
 from dicomnode.domain.errors import ResultCheckFailed
 
@@ -23,7 +25,15 @@ CONTENT = "sr-document-content"
 # Written by the image's own attributes, whose tables differ by transfer syntax; read back with the pixels.
 PIXELS = frozenset({"PixelData"})
 
-type_tree = Mapping[str, Any]
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """One attribute of a module; inside: those of its items, where they are looked at."""
+
+    keyword: str
+    tag: BaseTag
+    type: AttributeTypeValues
+    inside: "tuple[_Wanted, ...]"
 
 
 def check_required(dataset: Dataset, kind: str) -> None:
@@ -32,30 +42,34 @@ def check_required(dataset: Dataset, kind: str) -> None:
     Of the modules that the object's IOD demands; nested items too, where their sequence is there. Classes that the tables do
     not know pass.
     """
-    for tree in _mandatory_modules(str(dataset.SOPClassUID)):
-        _check(dataset, tree, kind)
+    _check(dataset, _mandatory(str(dataset.SOPClassUID)), kind)
 
 
 @cache
-def _mandatory_modules(sop_class_uid: str) -> tuple[type_tree, ...]:
+def _mandatory(sop_class_uid: str) -> tuple[_Wanted, ...]:
     iod = get_sop_class_iod_map().get(sop_class_uid)
     if iod is None:
         return ()
     keys = [module["key"] for module in get_iod_module_map()[iod] if module["usage"] == "M" and module["key"] != CONTENT]
-    return tuple(construct_module_tree(key)["attributes"] for key in keys)
+    return tuple(one for key in keys for one in _wanted(construct_module_tree(key)["attributes"]))
 
 
-def _check(item: Dataset, tree: type_tree, kind: str) -> None:
-    for keyword, wanted in tree.items():
-        if keyword in PIXELS:
+def _wanted(tree: Mapping[str, Any]) -> tuple[_Wanted, ...]:
+    return tuple(
+        _Wanted(keyword, Tag(keyword), one["type"], _wanted(one.get("attributes", {})) if keyword not in FRAMES else ())
+        for keyword, one in tree.items()
+        if keyword not in PIXELS
+    )
+
+
+def _check(item: Dataset, attributes: tuple[_Wanted, ...], kind: str) -> None:
+    for one in attributes:
+        if one.tag not in item:
+            if one.type in (TYPE_1, TYPE_2):
+                raise ResultCheckFailed(f"{kind}: {one.keyword} is missing", REMEDY)
             continue
-        if keyword not in item:
-            if wanted["type"] in (TYPE_1, TYPE_2):
-                raise ResultCheckFailed(f"{kind}: {keyword} is missing", REMEDY)
-            continue
-        nested = wanted.get("attributes")
-        if wanted["type"] is TYPE_1 and item[keyword].is_empty:
-            raise ResultCheckFailed(f"{kind}: {keyword} is missing", REMEDY)
-        if nested and keyword not in FRAMES and item[keyword].VR == "SQ":
-            for child in item[keyword].value:
-                _check(child, nested, kind)
+        if one.type is TYPE_1 and item[one.tag].is_empty:
+            raise ResultCheckFailed(f"{kind}: {one.keyword} is missing", REMEDY)
+        if one.inside and item[one.tag].VR == "SQ":
+            for child in item[one.tag].value:
+                _check(child, one.inside, kind)

@@ -5,11 +5,13 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag, Tag
 
 from dicomnode.domain.errors import ResultCheckFailed
 from dicomnode.domain.findings import Findings
 from dicomnode.domain.imaging import Image2D, Volume
 from dicomnode.domain.sop_classes import LABEL_MAP_SEGMENTATION
+from dicomnode.results.elements import content_key
 from dicomnode.results.source import Sources, derived_frame_of_reference
 
 REMEDY = "nothing was sent; keep the study and report this with the pipeline's name and version"
@@ -18,6 +20,10 @@ POSITION_TOLERANCE_MM = 0.01  # against the source slice's own position
 GRID_TOLERANCE_STEPS, GRID_TOLERANCE_PIXELS = 0.25, 0.5
 SPACING_TOLERANCE = 2e-3  # relative
 DIRECTION_TOLERANCE = 2e-3
+
+DERIVATION, IDENTIFICATION = Tag("DerivationImageSequence"), Tag("SegmentIdentificationSequence")
+POSITION, ORIENTATION = Tag("PlanePositionSequence"), Tag("PlaneOrientationSequence")
+MEASURES = Tag("PixelMeasuresSequence")
 
 # (label map, value there, voxels, label) of a segment, in the order of their numbers.
 type_expected = tuple[NDArray[np.uint8] | NDArray[np.uint16], int, int, str]
@@ -48,11 +54,19 @@ def check_segmentation(
         for index, (header, number) in enumerate(zip(source.slice_headers, source.frame_numbers, strict=True))
     }
     seen: dict[int, int] = dict.fromkeys(here, 0)
+    indices: dict[object, int] = {}
+    placed: set[object] = set()  # a slice's groups come again with every segment
+    shared = dataset.SharedFunctionalGroupsSequence[0]
     for frame, values in zip(dataset.PerFrameFunctionalGroupsSequence, _frames(dataset), strict=True):
-        index = _slice_of(_group(dataset, frame, "DerivationImageSequence"), slices)
-        if isinstance(image, Volume) and "FrameOfReferenceUID" in dataset:
-            _check_place(dataset, frame, image, index, source)
-        for number, mask in _masks(dataset, frame, values, here):
+        key = _key(shared, frame, DERIVATION)
+        if key not in indices:
+            indices[key] = _slice_of(_group(shared, frame, DERIVATION), slices)
+        index = indices[key]
+        place = (index, *(_key(shared, frame, tag) for tag in (POSITION, ORIENTATION, MEASURES)))
+        if isinstance(image, Volume) and "FrameOfReferenceUID" in dataset and place not in placed:
+            _check_place(shared, frame, image, index, source)
+            placed.add(place)
+        for number, mask in _masks(dataset, shared, frame, values, here):
             labels, value, _, _ = here[number]
             if not np.array_equal(mask, labels[index] == value):
                 raise ResultCheckFailed(f"SEG segment {number} differs from the model's mask on slice {index + 1}", REMEDY)
@@ -101,7 +115,11 @@ def _frames(dataset: Dataset) -> Iterator[NDArray[np.uint8] | NDArray[np.uint16]
 
 
 def _masks(
-    dataset: Dataset, frame: Dataset, values: NDArray[np.uint8] | NDArray[np.uint16], here: Mapping[int, type_expected]
+    dataset: Dataset,
+    shared: Dataset,
+    frame: Dataset,
+    values: NDArray[np.uint8] | NDArray[np.uint16],
+    here: Mapping[int, type_expected],
 ) -> Iterator[tuple[int, NDArray[np.bool_]]]:
     """(Segment Number, mask) of what one frame holds."""
     if dataset.SOPClassUID == LABEL_MAP_SEGMENTATION:
@@ -109,7 +127,7 @@ def _masks(
             raise ResultCheckFailed("SEG holds values that are no segment of the findings", REMEDY)
         yield from ((number, values == number) for number in here)
         return
-    number = int(_group(dataset, frame, "SegmentIdentificationSequence").ReferencedSegmentNumber)
+    number = int(_group(shared, frame, IDENTIFICATION).ReferencedSegmentNumber)
     if number not in here:
         raise ResultCheckFailed("SEG holds a segment that the findings do not", REMEDY)
     full = int(dataset.MaximumFractionalValue) if dataset.SegmentationType == "FRACTIONAL" else 1
@@ -118,10 +136,15 @@ def _masks(
     yield number, values == full
 
 
-def _group(dataset: Dataset, frame: Dataset, keyword: str) -> Dataset:
+def _group(shared: Dataset, frame: Dataset, tag: BaseTag) -> Dataset:
     """A functional group of a frame, its own or shared by all (PS3.3 C.7.6.16)."""
-    item: Dataset = (frame if keyword in frame else dataset.SharedFunctionalGroupsSequence[0])[keyword][0]
+    item: Dataset = (frame if tag in frame else shared)[tag][0]
     return item
+
+
+def _key(shared: Dataset, frame: Dataset, tag: BaseTag) -> object:
+    """Groups with equal keys have equal content."""
+    return content_key(frame if tag in frame else shared, tag)
 
 
 def _slice_of(derivation: Dataset, slices: dict[tuple[str, int], int]) -> int:
@@ -143,11 +166,11 @@ def _check_frame_of_reference(dataset: Dataset, image: Volume, source: Sources) 
         raise ResultCheckFailed("SEG has another frame of reference than the source", REMEDY)
 
 
-def _check_place(dataset: Dataset, frame: Dataset, image: Volume, index: int, source: Sources) -> None:
+def _check_place(shared: Dataset, frame: Dataset, image: Volume, index: int, source: Sources) -> None:
     """A frame's position against that of its source slice; all of its geometry against the affine, which imaging made."""
-    position = np.array(_group(dataset, frame, "PlanePositionSequence").ImagePositionPatient, float)
-    directions = np.array(_group(dataset, frame, "PlaneOrientationSequence").ImageOrientationPatient, float)
-    spacing = np.array(_group(dataset, frame, "PixelMeasuresSequence").PixelSpacing, float)
+    position = np.array(_group(shared, frame, POSITION).ImagePositionPatient, float)
+    directions = np.array(_group(shared, frame, ORIENTATION).ImageOrientationPatient, float)
+    spacing = np.array(_group(shared, frame, MEASURES).PixelSpacing, float)
     affine = image.affine
     row_step, column_step = affine[:3, 2], affine[:3, 1]
     true = np.array([np.linalg.norm(column_step), np.linalg.norm(row_step)])

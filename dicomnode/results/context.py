@@ -159,7 +159,11 @@ def _canonical(value: object) -> Iterator[bytes | memoryview]:
         yield b">"
     elif isinstance(value, np.ndarray):
         yield f"[{value.dtype.str}{value.shape}".encode()
-        yield np.ascontiguousarray(value).data
+        # Of a mask most slices may be empty: one that is not named holds zeros.
+        for index, part in enumerate(value if value.ndim > 2 else value[None]):
+            if part.any():
+                yield f"{index}:".encode()
+                yield np.ascontiguousarray(part).data
         yield b"]"
     elif isinstance(value, dict):
         yield from _canonical(tuple(sorted(value.items())))

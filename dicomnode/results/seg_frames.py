@@ -21,6 +21,7 @@ from pydicom.valuerep import DSfloat, format_number_as_ds
 
 from dicomnode.domain.findings import Segment
 from dicomnode.results import explicit
+from dicomnode.results.elements import are_alike
 from dicomnode.results.source import Sources
 
 type_labels = NDArray[np.uint8] | NDArray[np.uint16]
@@ -28,7 +29,10 @@ type_layer = tuple[type_labels, Sequence[Segment]]
 
 SINGLE_FRAME = frozenset({CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage})
 PLACED = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness")
-SHARED = ("SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Rows", "Columns")
+ALIKE = (
+    *("SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"),
+    *("Rows", "Columns", "ImageOrientationPatient"),
+)
 CLOSEST_MM = 0.01  # nearer planes are one place or two by rounding
 
 
@@ -58,20 +62,18 @@ def grid_of(sources: Sources) -> Grid | None:
         return None
     if first.SOPClassUID not in SINGLE_FRAME or not all(first.get(keyword) for keyword in PLACED):
         return None
-    shared = [first.get(keyword) for keyword in SHARED]
-    orientation = list(first.ImageOrientationPatient)
-    for header in headers:
-        if [header.get(keyword) for keyword in SHARED] != shared or header.get("ImageOrientationPatient") != orientation:
-            return None
+    if not all(are_alike(headers, keyword) for keyword in ALIKE):
+        return None
     if not all(header.get("ImagePositionPatient") for header in headers):
         return None
+    orientation = tuple(map(float, first.ImageOrientationPatient))
     positions = np.array([header.ImagePositionPatient for header in headers], float)
     # As highdicom has it: the third axis of (rows down, columns to the right) as a right-handed system.
     distances = positions @ hd.spatial.get_normal_vector(orientation, index_convention="DR")
     order = np.argsort(distances)
     if len(headers) > 1 and np.diff(distances[order]).min() < CLOSEST_MM:
         return None
-    return Grid(headers, tuple(orientation), positions, tuple(map(int, order)))
+    return Grid(headers, orientation, positions, tuple(map(int, order)))
 
 
 def put_frames(dataset: Any, grid: Grid, layers: Sequence[type_layer], *, keep_empty: bool) -> None:

@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pydicom
+from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 from pydicom.uid import CTImageStorage
 
 from dicomnode.domain.errors import ResultCheckFailed
 from dicomnode.domain.imaging import FrameRef, Image2D, Volume
 from dicomnode.domain.profiles import CharacterSet
 from dicomnode.domain.uids import derived_uid
+from dicomnode.results.elements import are_alike, distinct_values, elements_below
 
 # Type 2 in the Patient and General Study modules (PS3.3 C.7.1.1, C.7.2.1): must be there, may be empty.
 TYPE_2_IDENTITY = (
@@ -34,6 +37,8 @@ TYPE_2_IDENTITY = (
     "AccessionNumber",
     "ReferringPhysicianName",
 )
+BLANKED = tuple((Tag(keyword), dictionary_VR(keyword)) for keyword in TYPE_2_IDENTITY)
+FRAME_OF_REFERENCE = Tag("FrameOfReferenceUID")
 UTF_8 = "ISO_IR 192"
 IDENTITY_GROUPS = frozenset({0x0008, 0x0010, 0x0012, 0x0020, 0x0032, 0x0038, 0x0040})
 # Values that Specific Character Set rules (PS3.5 6.1.2.2).
@@ -105,7 +110,7 @@ def read_sources(paths: Sequence[Path], image: Volume | Image2D | None) -> Sourc
         )
     slice_headers = tuple(by_uid[frame.sop_instance_uid] for frame in frames)
     headers = tuple({id(header): header for header in slice_headers}.values()) or tuple(sorted(read, key=_reading_order))
-    received = frozenset(str(header.FrameOfReferenceUID) for header in read if header.get("FrameOfReferenceUID"))
+    received = frozenset(str(value) for value in distinct_values(read, "FrameOfReferenceUID") if value)
     frame_of_reference = next(iter(sorted(received)), "")
     if isinstance(image, Volume):
         # Writers insist on one; whether it leaves the node with an object is the profile's choice.
@@ -158,12 +163,12 @@ def _mend(header: Dataset, image: Volume | Image2D | None, frame_of_reference: s
     They are blank until then: highdicom 0.28 refuses a birth date of "1960", sex "U" and ISO 2022 names, and prints names of
     one component in warnings, where patient data must not be.
     """
-    for keyword in TYPE_2_IDENTITY:
-        setattr(header, keyword, "")
+    for tag, vr in BLANKED:
+        header[tag] = DataElement(tag, vr, "")  # by assignment the value that goes would be parsed first
     if "SpecificCharacterSet" in header:
         del header.SpecificCharacterSet
     if frame_of_reference:
-        header.FrameOfReferenceUID = frame_of_reference
+        header[FRAME_OF_REFERENCE] = DataElement(FRAME_OF_REFERENCE, "UI", frame_of_reference)
     _share_geometry(header, image)
     if isinstance(image, Volume) and "ImagePositionPatient" in header and not header.get("SliceThickness"):
         header.SliceThickness = pydicom.valuerep.DSfloat(image.spacing_mm[0], auto_format=True)
@@ -172,8 +177,10 @@ def _mend(header: Dataset, image: Volume | Image2D | None, frame_of_reference: s
 def _agree(slice_headers: Sequence[Dataset]) -> None:
     """Directions and spacing of one volume may differ in the last digits from slice to slice; highdicom wants them equal."""
     first = slice_headers[0]
-    for header in slice_headers[1:]:
-        for keyword in ("ImageOrientationPatient", "PixelSpacing"):
+    for keyword in ("ImageOrientationPatient", "PixelSpacing"):
+        if are_alike(slice_headers, keyword):
+            continue
+        for header in slice_headers[1:]:
             if keyword in first and keyword in header and header[keyword].value != first[keyword].value:
                 setattr(header, keyword, list(first[keyword].value))
 
@@ -222,14 +229,7 @@ def _in_utf_8(identity: Dataset) -> Dataset:
 
 
 def _is_ascii(dataset: Dataset) -> bool:
-    texts: list[str] = []
-
-    def collect(_parent: Dataset, element: DataElement) -> None:
-        if element.VR in CHARACTER_SET_VRS and element.value:
-            texts.append(str(element.value))
-
-    dataset.walk(collect)
-    return all(text.isascii() for text in texts)
+    return all(str(element.value).isascii() for element in elements_below(dataset, (), CHARACTER_SET_VRS))
 
 
 def _survives_writing(identity: Dataset) -> bool:
