@@ -7,10 +7,10 @@ override any key. Transfer learning: `base` (another bundle) or `base_weights` (
 `configs/`; what fits by name and shape is taken, held still for `frozen_epochs`, and then tuned together with the rest.
 """
 
-import hashlib
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,13 +36,13 @@ from dicomnode.engines.sidecar import Sidecar, read_sidecar
 from dicomnode.engines.weights import read_state
 from dicomnode.learning.class_figures import multiclass_figures, multilabel_figures
 from dicomnode.learning.classifier_config import configuration
+from dicomnode.learning.kept import KeptImages
 from dicomnode.learning.reporting import Progress, silent
+from dicomnode.learning.splitting import COLUMNS, SPLIT, Base, base_of, left_out, split
 from dicomnode.learning.tables import ClassicalReport, load_image, note, read_plan, read_table
 from dicomnode.learning.training import save_weights
 
-_SPLIT = "left_out_by"  # key of a trained bundle's train.json: what decided which patients were left out
-_NO_CONFIGURATION = frozenset({"kind", "cases", "base", "base_weights", "head", "left_out", _SPLIT})
-_COLUMNS = "path, patient and label (the label of one of [[classes]]; several with ; between them)"
+_NO_CONFIGURATION = frozenset({"kind", "cases", "base", "base_weights", "head", "left_out", SPLIT})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,18 +73,20 @@ def train(folder: Path, out: Path, *, seed: int = 0, progress: Progress = silent
     sidecar, plan = _sidecar(folder), read_plan(folder)
     torch.manual_seed(seed)
     content = build(from_memory(read_config(inference_file(folder))), folder, torch.device("cpu"), _WANTED, own_code=None)
-    samples = _samples(folder, sidecar, plan, tuple(flat(content["preprocessing"])), seed, progress)
-    network = content["network_def"]
-    taken = _transferred(network, folder, plan)
-    _fit(network, samples, sidecar, plan, taken, seed, progress)
-    bundle = out / "bundle"
-    shutil.copytree(folder, bundle, dirs_exist_ok=True, ignore=_patients_and(out, folder, plan))
-    _write_plan(bundle, folder, plan, seed)
-    weights = bundle / sidecar.bundle.weights
-    save_weights(network, weights)
-    progress("measuring", 0.0)
-    note(bundle, weights, {})  # the digest that loading holds the weights to
-    metrics = {"left_out": _measured(bundle, [one for one in samples if one.left_out])}
+    base = base_of(folder, plan)
+    with KeptImages(out) as kept:
+        samples = _samples(folder, sidecar, plan, tuple(flat(content["preprocessing"])), (seed, base), kept, progress)
+        network = content["network_def"]
+        taken = _transferred(network, folder, plan)
+        _fit(network, samples, sidecar, plan, taken, seed, progress)
+        bundle = out / "bundle"
+        shutil.copytree(folder, bundle, dirs_exist_ok=True, ignore=_patients_and(out, folder, plan))
+        _write_plan(bundle, folder, plan, seed, base)
+        weights = bundle / sidecar.bundle.weights
+        save_weights(network, weights)
+        progress("measuring", 0.0)
+        note(bundle, weights, {})  # the digest that loading holds the weights to
+        metrics = {"left_out": {**_measured(bundle, [one for one in samples if one.left_out]), **base.doubt}}
     note(bundle, weights, metrics)
     patients = len({one.patient for one in samples})
     seconds = round(time.monotonic() - began, 1)
@@ -97,26 +99,28 @@ def evaluate(folder: Path, *, seed: int = 0, progress: Progress = silent) -> dic
     seed: of the training, where train.json does not say.
     """
     sidecar, plan = _sidecar(folder), read_plan(folder)
-    if _SPLIT in plan:
-        seed = int(plan[_SPLIT]["seed"])
-        if plan[_SPLIT] != _split(folder, plan, seed):
+    base = base_of(folder, plan)
+    if SPLIT in plan:
+        seed = int(plan[SPLIT]["seed"])
+        if plan[SPLIT] != split(read_table(folder, plan, COLUMNS)[1], plan, seed, base):
             raise UsageError(
-                "patients, labels or left_out are not those of the training: whom it left out is no longer known",
-                f"put the old table back, or name one of other patients in configs/train.json and take {_SPLIT} out",
+                "patients, labels, left_out or the base are not those of the training: whom it left out is no longer known",
+                f"put the old table back, or name one of other patients in configs/train.json and take {SPLIT} out",
             )
     steps = load_pipeline(folder, device="cpu").network_bundle.preprocessing
-    samples = _samples(folder, sidecar, plan, steps, seed, progress, only_left_out=True)
-    return {"left_out": _measured(folder, samples)}
+    with tempfile.TemporaryDirectory(prefix="dicomnode-evaluate-") as scratch, KeptImages(Path(scratch)) as kept:
+        samples = _samples(folder, sidecar, plan, steps, (seed, base), kept, progress, only_left_out=True)
+        return {"left_out": {**_measured(folder, samples), **base.doubt}}
 
 
 def _patients_and(out: Path, folder: Path, plan: Mapping[str, Any]) -> Callable[[Any, list[str]], set[str]]:
     """For copytree, what of `folder` does not go into the new bundle, which may be given away: table, images, `out` itself."""
-    table, lines = read_table(folder, plan, _COLUMNS)
+    table, lines = read_table(folder, plan, COLUMNS)
     kept_back = {out.resolve(), table, *((table.parent / line["path"]).resolve() for line in lines)} - set(table.parents)
     return lambda where, names: {name for name in names if Path(where, name).resolve() in kept_back}
 
 
-def _write_plan(bundle: Path, folder: Path, plan: Mapping[str, Any], seed: int) -> None:
+def _write_plan(bundle: Path, folder: Path, plan: Mapping[str, Any], seed: int, base: Base) -> None:
     """What stood beside the pipeline is found from the new bundle too, also where both move; and who was left out."""
     paths = {"cases": "cases.csv", **{key: plan[key] for key in ("cases", "base", "base_weights") if key in plan}}
     here = (bundle / "configs").resolve()
@@ -124,19 +128,8 @@ def _write_plan(bundle: Path, folder: Path, plan: Mapping[str, Any], seed: int) 
         key: str(path) if Path(path).is_absolute() else os.path.relpath((folder / "configs" / str(path)).resolve(), here)
         for key, path in paths.items()
     }
-    made = {**plan, **placed, _SPLIT: _split(folder, plan, seed)}
+    made = {**plan, **placed, SPLIT: split(read_table(folder, plan, COLUMNS)[1], plan, seed, base)}
     (here / "train.json").write_text(json.dumps(made, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _split(folder: Path, plan: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """All that decides who is left out; of the patients no more than one digest of all."""
-    _, lines = read_table(folder, plan, _COLUMNS)
-    cases = json.dumps([(_patient(line), line["label"]) for line in lines]).encode()
-    return {"seed": seed, "share": _share(plan), "cases_sha256": hashlib.sha256(cases).hexdigest()}
-
-
-def _share(plan: Mapping[str, Any]) -> float:
-    return float(plan.get("left_out", 0.25))
 
 
 _WANTED = ("preprocessing", "network_def")
@@ -160,47 +153,30 @@ def _samples(
     sidecar: Sidecar,
     plan: Mapping[str, Any],
     steps: Sequence[Any],
-    seed: int,
+    split_by: tuple[int, Base],
+    kept: KeptImages,
     progress: Progress,
     *,
     only_left_out: bool = False,
 ) -> list[Sample]:
-    """Each case of the table, preprocessed as the node will do it. Raises UsageError."""
-    table, lines = read_table(folder, plan, _COLUMNS)
+    """Each case of the table, preprocessed as the node will do it. split_by: seed and base. Raises UsageError."""
+    table, lines = read_table(folder, plan, COLUMNS)
     if missing := {"path", "label"} - set(lines[0] if lines else ()):
-        raise UsageError(f"the table {table} has no column {', '.join(sorted(missing))}", f"write it: {_COLUMNS}")
-    left_out = _left_out(lines, _share(plan), seed)
+        raise UsageError(f"the table {table} has no column {', '.join(sorted(missing))}", f"write it: {COLUMNS}")
+    not_learned = left_out(lines, plan, *split_by)
     known = {one.label for one in sidecar.classes}
     samples = []
     for number, line in enumerate(lines):
         progress("images", number / len(lines))
-        patient = _patient(line)
-        if only_left_out and patient not in left_out:
+        patient = line["patient"]
+        if only_left_out and patient not in not_learned:
             continue
         labels = frozenset(one.strip() for one in line["label"].split(";") if one.strip())
         if not labels <= known or (_is_exclusive(sidecar) and len(labels) != 1):
             raise UsageError(f"line {number + 2} of {table} has the label {line['label']!r}", f"use {', '.join(sorted(known))}")
         image = own_way.preprocessed(load_image(table.parent / line["path"]), sidecar.bundle, steps)
-        samples.append(Sample(image, labels, patient, patient in left_out))
+        samples.append(Sample(kept.keep(image), labels, patient, patient in not_learned))
     return samples
-
-
-def _patient(line: Mapping[str, str]) -> str:
-    return line.get("patient", "").strip() or line["path"].strip()
-
-
-def _left_out(lines: Sequence[Mapping[str, str]], share: float, seed: int) -> frozenset[str]:
-    """So many of the patients of each label, at least one: images of one patient never stand on both sides."""
-    groups: dict[str, list[str]] = {}
-    for line in lines:
-        if all(_patient(line) not in group for group in groups.values()):
-            groups.setdefault(line["label"], []).append(_patient(line))
-    rng = np.random.default_rng((seed, 5))
-    chosen: set[str] = set()
-    for label in sorted(groups):
-        group = sorted(groups[label])
-        chosen.update(rng.permutation(group)[: max(1, round(share * len(group)))].tolist())
-    return frozenset(chosen)
 
 
 def _is_exclusive(sidecar: Sidecar) -> bool:

@@ -115,7 +115,7 @@ def _of_table(folder: Path, plan: Mapping[str, Any], progress: Progress) -> list
         progress("features", number / len(lines))
         image = load_image(table.parent / line["path"])
         labels = {name: line[name] for name in names if line.get(name)}
-        found.append(Example(row_of(image), labels, line.get("patient", "").strip() or line["path"].strip()))
+        found.append(Example(row_of(image), labels, line["patient"]))
     return found
 
 

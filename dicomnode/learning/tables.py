@@ -35,12 +35,39 @@ def read_plan(folder: Path) -> dict[str, Any]:
 
 
 def read_table(folder: Path, plan: Mapping[str, Any], columns: str) -> tuple[Path, list[dict[str, str]]]:
-    """Where the table of cases is, to which its paths are relative, and its lines. Raises UsageError."""
+    """Where the table of cases is, to which its paths are relative, and its lines, each with a `patient`. Raises UsageError."""
     table = (folder / "configs" / str(plan.get("cases", "cases.csv"))).resolve()
     if not table.is_file():
         raise UsageError(f"the table {table} does not exist", f"write it: {columns}")
     with table.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin UTF-8 with a mark
-        return table, list(csv.DictReader(file, restval=""))
+        lines = list(csv.DictReader(file, restval=""))
+    return table, [{**line, "patient": _patient_of(line, table.parent)} for line in lines]
+
+
+def _patient_of(line: Mapping[str, str], folder: Path) -> str:
+    """Who a case is of: as the table says; else the Patient ID of its images, else their Study Instance UID, else their path.
+
+    Two who share an ID (as "ANONYMOUS") count as one: then too many stand on one side, and never one on both.
+    """
+    named = line.get("patient", "").strip()
+    if named:
+        return named
+    path = folder / line.get("path", "").strip()
+    return (_said_by_headers(path) if line.get("path", "").strip() else "") or line.get("path", "").strip()
+
+
+def _said_by_headers(path: Path) -> str:
+    from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
+
+    files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
+    for file in files:
+        try:
+            header = dcmread(file, specific_tags=["PatientID", "StudyInstanceUID"], stop_before_pixels=True)
+        except (InvalidDicomError, OSError):
+            continue
+        return str(header.get("PatientID") or "").strip() or str(header.get("StudyInstanceUID") or "").strip()
+    return ""
 
 
 def load_image(path: Path) -> Volume | Image2D:
