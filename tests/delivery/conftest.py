@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.delivery.outbox import Outbox
+from tests.receiving.test_half_open import network
+
+__all__ = ["network"]
 
 
 @pytest.fixture
