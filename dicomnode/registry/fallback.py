@@ -63,13 +63,15 @@ def after_refusal(session: Session, delivery: ClaimedDelivery, profile: str, now
             .where(Result.job_id == _job_id(delivery), Delivery.destination == delivery.destination)
         ).tuples()
     }
+    # What was replaced before leads nowhere any more: a report on a refused segmentation has substitutes of its own.
+    standing = {uid for uid, (row, _) in at_destination.items() if row.state != DeliveryState.CANCELLED.value}
     substitutes = [
         result
         for result in session.scalars(select(Result).where(Result.job_id == _job_id(delivery)).order_by(Result.sending_order))
         if profile in (result.fallback_profiles or ())
         and result.when_refused == delivery.result.sop_class_uid
         and result.sop_instance_uid not in at_destination
-        and any(uid in at_destination for uid in result.replaces or ())
+        and standing.intersection(result.replaces or ())
     ]
     kind = delivery.result.kind.value
     if substitutes:
