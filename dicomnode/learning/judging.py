@@ -17,6 +17,7 @@ from sklearn.linear_model import LogisticRegression
 
 from dicomnode.domain.findings import Findings, Lesion
 from dicomnode.engines import load_pipeline
+from dicomnode.engines.chest.lesions import DENSEST_HU
 from dicomnode.engines.sidecar import Calibration, DiffuseRule, read_sidecar
 from dicomnode.learning.evaluation import copied_with, evaluation_spec, volume_of
 from dicomnode.learning.metrics import Target, match
@@ -106,4 +107,10 @@ def _that_stand_for_themselves(lesions: tuple[Lesion, ...], rule: DiffuseRule | 
 def _features(lesion: Lesion, slice_spacing_mm: float) -> list[Any]:
     score = min(max(lesion.probability or 0.0, 1e-6), 1 - 1e-6)
     roundness = lesion.short_axis_mm / max(lesion.long_axis_mm, 1e-3)
-    return [np.log(score / (1 - score)), np.log(max(lesion.long_axis_mm, 1.0)), roundness, lesion.mean / 100, slice_spacing_mm]
+    return [
+        np.log(score / (1 - score)),
+        np.log(max(lesion.long_axis_mm, 1.0)),
+        roundness,
+        min(lesion.mean, DENSEST_HU) / 100,
+        slice_spacing_mm,
+    ]

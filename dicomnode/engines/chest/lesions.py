@@ -18,6 +18,8 @@ from dicomnode.engines.sidecar import Calibration, LesionRules
 from dicomnode.imaging.resampling import Box, Grid, linear_on
 
 _TOUCHING = np.ones((3, 3, 3), dtype=bool)
+# Above it a candidate counts as this dense: a calcified mass is as dense as a vessel with contrast, and no less a lesion.
+DENSEST_HU = 100.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,7 +104,7 @@ def evidence_of(measures: Measures, slice_spacing_mm: float, calibration: Calibr
     return (
         calibration.log_long_axis * math.log(max(measures.long_axis_mm, 1.0))
         + calibration.roundness * measures.short_axis_mm / max(measures.long_axis_mm, 1e-3)
-        + calibration.mean * measures.mean / 100
+        + calibration.mean * min(measures.mean, DENSEST_HU) / 100
         + calibration.slice_spacing * slice_spacing_mm
     )
 

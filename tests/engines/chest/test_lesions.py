@@ -8,7 +8,15 @@ import pytest
 
 from dicomnode.domain.findings import Code
 from dicomnode.engines.chest.findings import classification, lesion_map, lesion_of
-from dicomnode.engines.chest.lesions import Candidate, calibrated, each_its_own, find_candidates, without_diffuse
+from dicomnode.engines.chest.lesions import (
+    DENSEST_HU,
+    Candidate,
+    calibrated,
+    each_its_own,
+    evidence_of,
+    find_candidates,
+    without_diffuse,
+)
 from dicomnode.engines.chest.lungs import lung_labels, lung_view
 from dicomnode.engines.chest.sides import LEFT, RIGHT
 from dicomnode.engines.sidecar import Calibration, ClassificationRules, DiffuseRule, LesionRules
@@ -127,6 +135,14 @@ def test_calibration_is_monotone_and_stays_a_probability(slope: float, intercept
     assert scores == sorted(scores)
     assert all(0 <= score <= 1 for score in scores)
     assert calibrated(0.7, Calibration()) == pytest.approx(0.7)
+
+
+def test_a_calcified_mass_is_judged_like_a_dense_one() -> None:
+    """The fit saw few candidates above 100 HU; carried on in a straight line, its weight would make nothing of them."""
+    weights = Calibration(mean=-0.5, log_long_axis=1.0)
+    mass = _candidates([((-30.0, 0.0, 0.0), 20.0, 0.9)])[0].measures
+    soft, dense, calcified = (evidence_of(replace(mass, mean=mean), 2.5, weights) for mean in (20.0, DENSEST_HU, 400.0))
+    assert soft > dense == calcified
 
 
 def test_the_classification_never_contradicts_the_lesions() -> None:
