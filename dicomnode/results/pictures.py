@@ -24,7 +24,7 @@ def slices_with_findings(findings: Findings, slices: int) -> list[int]:
         if found is None:
             shows[key_slice(findings, lesion)] = True
         else:
-            shows |= (found[0].labels == found[1]).any(axis=(1, 2))
+            shows |= [bool((one == found[1]).any()) for one in found[0].labels]  # a mask of the whole volume is never held
     for box in findings.boxes:
         shows[box.start[0] : box.stop[0]] = True
     for heat_map in findings.heatmaps:

@@ -6,8 +6,9 @@ mended on working copies; `identity` keeps patient and study as they came, and i
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,8 @@ class Sources:
     headers_by_uid: every instance of the series that was read. slice_headers: one per slice of the image (multi-frame
     instances repeat), empty without an image; frame_numbers: 1-based, the same.
     identity: patient and study as received, in the character set of the source. frame_of_reference_uid: of the working copies;
-    a derived one where received_frames_of_reference is empty and the image is a volume.
+    a derived one where received_frames_of_reference is empty and the image is a volume. survives_writing: whether the text
+    of `identity` reads the same after it was written in its own character set.
     """
 
     headers: tuple[Dataset, ...]
@@ -62,6 +64,7 @@ class Sources:
     identity: Dataset
     frame_of_reference_uid: str
     received_frames_of_reference: frozenset[str]
+    survives_writing: Callable[[], bool]
     is_projection: bool = False
 
     @property
@@ -122,7 +125,8 @@ def read_sources(paths: Sequence[Path], image: Volume | Image2D | None) -> Sourc
         _agree(slice_headers)
     numbers = tuple(frame.frame_number for frame in frames)
     projection = isinstance(image, Image2D)
-    return Sources(headers, by_uid, slice_headers, numbers, identity, frame_of_reference, received, projection)
+    survives = cache(partial(_survives_writing, identity))  # every object of a set asks
+    return Sources(headers, by_uid, slice_headers, numbers, identity, frame_of_reference, received, survives, projection)
 
 
 def derived_frame_of_reference(series_instance_uid: str) -> str:
@@ -208,7 +212,7 @@ def restore_identity(dataset: Any, sources: Sources, character_set: CharacterSet
     They keep its character set and bytes, unless the profile or text of ours needs UTF-8.
     """
     identity = sources.identity
-    if character_set is CharacterSet.UTF_8 or not _is_ascii(dataset) or not _survives_writing(identity):
+    if character_set is CharacterSet.UTF_8 or not _is_ascii(dataset) or not sources.survives_writing():
         identity = _in_utf_8(identity)
     dataset.copy_patient_and_study_information(identity)
     for keyword in ("SpecificCharacterSet", "TimezoneOffsetFromUTC"):
