@@ -13,7 +13,10 @@ _TIMED_WINDOW = (64, 64, 32)
 _CLEARLY_FASTER = 0.8  # bf16 must take at most this share of fp32's time; below that noise decides
 _TIMED_ROUNDS = 8
 _TIMED_ENOUGH_S = 2.0
-_MEMORY_WORDS = ("out of memory", "not enough memory", "can't allocate memory", "bad_alloc", "could not create a memory")
+_MEMORY_WORDS = (
+    *("out of memory", "not enough memory", "can't allocate memory", "bad_alloc", "could not create a memory"),
+    *("cudnn_status_alloc_failed", "cublas_status_alloc_failed"),
+)
 
 
 def choose_device(wanted: str) -> Any:
@@ -28,6 +31,10 @@ def choose_device(wanted: str) -> Any:
         raise PipelineError(f"there is no device {wanted!r}", 'use "auto", "cpu" or "cuda"') from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise PipelineError("no CUDA device was found", 'set device = "cpu" or "auto"')
+    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
+        raise PipelineError(
+            f"there is no device {wanted!r}: {count} CUDA devices were found", f'use "cuda:0" … "cuda:{count - 1}"'
+        )
     if device.type not in {"cpu", "cuda"}:
         raise PipelineError(f"device {wanted!r} is not supported", 'use "auto", "cpu" or "cuda"')
     return device
@@ -107,7 +114,7 @@ def computing(device: Any, *, bfloat16: bool) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out; on a CPU torch raises a plain RuntimeError."""
+    """Whether an exception says that memory ran out; on a CPU, and for CUDA's libraries, torch raises a plain RuntimeError."""
     import torch
 
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
