@@ -107,7 +107,10 @@ def _keep_deliveries(
     not_run: bool,
 ) -> None:
     for destination in wanted.destinations:
-        if not_run and _not_run_already_said(session, job, destination):
+        if not_run and (
+            _not_run_already_said(session, job, destination)
+            or _said_at_an_earlier_end(session, job, destination, [result_id for result_id, _ in kept])
+        ):
             continue
         for result_id, result in kept:
             if wanted.at_once(destination, result):
@@ -185,3 +188,17 @@ def _not_run_already_said(session: Session, claimed: ClaimedJob, destination: st
         .limit(1)
     ).one_or_none()
     return newest is not None and newest.outcome in _NOT_RUN
+
+
+def _said_at_an_earlier_end(session: Session, job: ClaimedJob, destination: str, now_made: Sequence[int]) -> bool:
+    """Whether other objects of this very job went there or wait: an operator had it tried again, and it ended without a result
+    again, for another reason or after an update of the node (other words or another writer, other UIDs).
+    """
+    gone = (DeliveryState.CANCELLED.value, DeliveryState.REJECTED.value)
+    others = select(Delivery.id).where(
+        Delivery.job_id == job.id,
+        Delivery.destination == destination,
+        Delivery.state.not_in(gone),
+        Delivery.result_id.not_in(now_made),
+    )
+    return session.scalars(others.limit(1)).one_or_none() is not None
