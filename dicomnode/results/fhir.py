@@ -182,13 +182,22 @@ def _lesion(lesion: Lesion, image: Volume | Image2D, findings: Findings) -> dict
     if unit:
         components.append(_component(MEAN, lesion.mean, "HU" if unit == "[hnsf'U]" else unit, unit, 2))
     components.append(_component(CERTAINTY, lesion.probability * 100, "%", "%", 2))
-    side = LATERALITY.get(lesion.laterality)
     return {
         "identifier": [{"system": "urn:dicom:uid", "value": f"urn:oid:{lesion.tracking_uid}"}],
         "code": _concept(segment.type if segment else UNCODED_FINDING, lesion.label),
-        **({"bodySite": _concept(side)} if side else {}),
+        **_site(lesion, segment),
         "component": components,
     }
+
+
+def _site(lesion: Lesion, segment: Segment | None) -> dict[str, Any]:
+    """The organ with its side in words: a body site has one concept, and a side alone is none where the organ is known."""
+    side = LATERALITY.get(lesion.laterality)
+    if segment is not None and segment.anatomy is not None:
+        anatomy = segment.anatomy
+        text = f"{anatomy.meaning} ({lesion.laterality})" if side else anatomy.meaning
+        return {"bodySite": _concept(anatomy, text)}
+    return {"bodySite": _concept(side)} if side else {}
 
 
 def _box(box: Box) -> dict[str, Any]:

@@ -225,6 +225,7 @@ def test_a_fhir_bundle_is_valid_and_says_what_was_found(made: Made) -> None:
     lesion = made.findings.lesions[0]
     nodule = next(one for one in observations if one.code.text == lesion.label)
     assert nodule.identifier[0].value == f"urn:oid:{lesion.tracking_uid}"
+    assert (nodule.bodySite.coding[0].code, nodule.bodySite.text) == ("39607008", "Lung (right)")
     assert float(nodule.component[0].valueQuantity.value) == pytest.approx(lesion.volume_ml, abs=1e-4)
     assert report.identifier[0].value == f"urn:oid:{made.only(ResultKind.SR).SOPInstanceUID}"
 
