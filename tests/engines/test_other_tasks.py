@@ -164,6 +164,19 @@ def test_a_detectors_boxes_lie_where_the_bright_bodies_are(tmp_path: Path) -> No
     assert any("boxes" in warning for warning in found.warnings)
 
 
+def test_a_detectors_boxes_in_a_radiograph_lie_on_its_rows_and_columns(tmp_path: Path) -> None:
+    rows, columns = np.mgrid[:96, :64]
+    bright = (np.abs(rows - 71) < 6) & (np.abs(columns - 20) < 6)
+    found = found_by(retinanet(tmp_path / "masses", dims=2), radiograph(bright * 100.0), trusted=True)
+    best = found.boxes[0]
+    assert best.label == "Nodule"
+    assert (best.start[0], best.stop[0]) == (0, 1)
+    middle = (np.array(best.start) + np.array(best.stop) - 1) / 2
+    assert np.abs(middle[1:] - (71, 20)).max() <= 5
+    assert best.probability >= 0.5
+    assert found.lesions == ()  # a projection has no volumes to measure
+
+
 def test_scripts_of_a_bundle_run_only_for_a_trusted_digest(tmp_path: Path) -> None:
     folder = retinanet(tmp_path / "nodules")
     with pytest.raises(PipelineError, match="not trusted"):

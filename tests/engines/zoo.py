@@ -171,37 +171,41 @@ class Brightness(torch.nn.Module):
         self.scale = torch.nn.Parameter(torch.ones(1))
 
     def forward(self, image):
-        bright = torch.nn.functional.avg_pool3d(image, 8)
+        pool = torch.nn.functional.avg_pool3d if image.ndim == 5 else torch.nn.functional.avg_pool2d
+        bright = pool(image, 8)
         return {"0": torch.cat([bright * self.scale] * self.out_channels, dim=1)}
 '''
 
 
-def retinanet(folder: Path) -> Path:
-    """Laid out like lung_nodule_ct_detection, weighed by hand: a box is as probable as its middle is bright."""
-    config = {
+def retinanet(folder: Path, *, dims: int = 3) -> Path:
+    """Laid out like lung_nodule_ct_detection, weighed by hand: a box is as probable as its middle is bright.
+
+    dims: 2 for one of radiographs, which lie nowhere and have no spacing.
+    """
+    config: dict[str, Any] = {
         "network_def": {
             "_target_": "RetinaNet",
-            "spatial_dims": 3,
+            "spatial_dims": dims,
             "num_classes": 1,
             "num_anchors": "$@anchor_generator.num_anchors_per_location()[0]",
             "feature_extractor": {"_target_": "scripts.features.Brightness"},
-            "size_divisible": [8, 8, 8],
+            "size_divisible": [8] * dims,
             "use_list_output": False,
         },
         "network": "$@network_def.to(@device)",
         "anchor_generator": {
             "_target_": "monai.apps.detection.utils.anchor_utils.AnchorGeneratorWithAnchorShape",
             "feature_map_scales": [1],
-            "base_anchor_shapes": [[10, 10, 10]],
+            "base_anchor_shapes": [[10] * dims],
         },
         "detector": {
             "_target_": "RetinaNetDetector",
             "network": "@network",
             "anchor_generator": "@anchor_generator",
             "debug": False,
-            "spatial_dims": 3,
+            "spatial_dims": dims,
             "num_classes": 1,
-            "size_divisible": [8, 8, 8],
+            "size_divisible": [8] * dims,
         },
         "detector_ops": [
             "$@detector.set_target_keys(box_key='box', label_key='label')",
@@ -239,12 +243,19 @@ def retinanet(folder: Path) -> Path:
             ],
         },
     }
+    rules, modality = BOXES, "CT"
+    if dims == 2:
+        steps = config["preprocessing"]["transforms"]
+        steps[:] = [step for step in steps if step["_target_"] not in ("Orientationd", "Spacingd")]
+        steps[0] = {"_target_": "LoadImaged", "keys": "image"}
+        rules, modality = 'kind = "image"\n' + BOXES, "MG"
     folder.mkdir()
     (folder / "scripts").mkdir()
     (folder / "scripts" / "__init__.py").write_text("")
     (folder / "scripts" / "inferer.py").write_text(INFERER_SCRIPT)
     (folder / "scripts" / "features.py").write_text(FEATURES_SCRIPT)
-    write_bundle(folder, {key: value for key, value in config.items() if key != "network_def"}, BOXES, task="detection")
+    parts = {key: value for key, value in config.items() if key != "network_def"}
+    write_bundle(folder, parts, rules, task="detection", modality=modality)
     (folder / "configs" / "inference.json").write_text(json.dumps(config, indent=2))
     _retinanet_weights(folder, config)
     return folder
@@ -272,11 +283,11 @@ def _weigh_head(name: str, parameter: torch.Tensor) -> None:
     if "regression_head" in name:
         return
     if name.endswith("cls_logits.weight"):
-        parameter[:, 0, 1, 1, 1] = 2.0
+        parameter[(slice(None), 0, *(1,) * (parameter.ndim - 2))] = 2.0
     elif name.endswith("cls_logits.bias"):
         parameter.fill_(-3.0)
-    elif name.endswith("weight") and parameter.ndim == 5:
+    elif name.endswith("weight") and parameter.ndim > 3:
         for channel in range(len(parameter)):
-            parameter[channel, channel, 1, 1, 1] = 1.0
+            parameter[(channel, channel, *(1,) * (parameter.ndim - 2))] = 1.0
     elif name.endswith("weight"):
         parameter.fill_(1.0)
