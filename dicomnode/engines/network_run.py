@@ -99,14 +99,23 @@ def predict(
 def _by_z(logits: torch.Tensor, activation: str) -> NDArray[np.float32]:
     """Logits (1, channels, x, y, z) → probabilities (channels, z, y, x), contiguous for slicing by z.
 
-    On a CPU in slabs: softmax of everything and its transposition would each hold all channels once more.
+    On a CPU in slabs: softmax of everything and its transposition would each hold all channels once more. A GPU turns them itself
+    and sends them in one piece.
     """
+    if logits.device.type != "cpu":
+        return _by_z_there(logits, activation)
     channels, x, y, z = logits.shape[1:]
     result = np.empty((channels, z, y, x), dtype=np.float32)
     target = torch.from_numpy(result).permute(0, 3, 2, 1)
-    thick = _SLAB if logits.device.type == "cpu" else x
-    for begin in range(0, x, thick):
-        target[:, begin : begin + thick] = _activated(logits[:, :, begin : begin + thick].float(), activation)[0]
+    for begin in range(0, x, _SLAB):
+        target[:, begin : begin + _SLAB] = _activated(logits[:, :, begin : begin + _SLAB].float(), activation)[0]
+    return result
+
+
+def _by_z_there(logits: torch.Tensor, activation: str) -> NDArray[np.float32]:
+    """As `_by_z`, done where the logits are."""
+    turned = _activated(logits.float(), activation)[0].permute(0, 3, 2, 1).contiguous()
+    result: NDArray[np.float32] = turned.cpu().numpy()
     return result
 
 

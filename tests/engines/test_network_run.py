@@ -10,7 +10,7 @@ from monai.transforms import EnsureChannelFirstd, EnsureTyped, ScaleIntensityRan
 
 from dicomnode.domain.errors import PipelineError, ResourceExhausted
 from dicomnode.engines.bundle import Bundle
-from dicomnode.engines.network_run import Prepared, predict, preprocess
+from dicomnode.engines.network_run import Prepared, _by_z, _by_z_there, predict, preprocess
 from dicomnode.engines.scaling import leading_scaling_steps
 from dicomnode.engines.sidecar import BundleRules, RunRules
 from dicomnode.engines.spatial import grid_of, leading_spatial_steps, meta_tensor, network_grid
@@ -186,3 +186,14 @@ def test_an_image_without_a_channel_axis_is_an_error_of_the_bundle() -> None:
     with pytest.raises(PipelineError, match="axes") as raised:
         preprocess(_bundle(_Counting()), NetworkInput(PIXELS, GRID), BundleRules(), RunRules())
     assert "EnsureChannelFirstd" in raised.value.remedy
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid", "none"])
+def test_a_gpu_hands_over_what_a_cpu_makes_in_slabs(activation: str) -> None:
+    """The way of a GPU, on a CPU: there is none here."""
+    logits = torch.randn(1, 3, 40, 7, 9).contiguous(memory_format=torch.channels_last_3d).to(torch.bfloat16)
+    there, here = _by_z_there(logits, activation), _by_z(logits, activation)
+    assert there.shape == here.shape == (3, 9, 7, 40)
+    assert there.flags.c_contiguous
+    assert here.flags.c_contiguous
+    np.testing.assert_allclose(there, here, atol=1e-6)

@@ -280,14 +280,15 @@ def _weigh_head(name: str, parameter: torch.Tensor) -> None:
     if "feature_extractor" in name:
         return
     parameter.zero_()
+    middle: tuple[Any, ...] = (1,) * (parameter.ndim - 2)
     if "regression_head" in name:
         return
     if name.endswith("cls_logits.weight"):
-        parameter[(slice(None), 0, *(1,) * (parameter.ndim - 2))] = 2.0
+        parameter[(slice(None), 0, *middle)] = 2.0
     elif name.endswith("cls_logits.bias"):
         parameter.fill_(-3.0)
     elif name.endswith("weight") and parameter.ndim > 3:
         for channel in range(len(parameter)):
-            parameter[(channel, channel, *(1,) * (parameter.ndim - 2))] = 1.0
+            parameter[(channel, channel, *middle)] = 1.0
     elif name.endswith("weight"):
         parameter.fill_(1.0)
