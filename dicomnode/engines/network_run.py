@@ -99,8 +99,8 @@ def predict(
 def _by_z(logits: torch.Tensor, activation: str) -> NDArray[np.float32]:
     """Logits (1, channels, x, y, z) → probabilities (channels, z, y, x), contiguous for slicing by z.
 
-    On a CPU in slabs: softmax of everything and its transposition would each hold all channels once more. A GPU turns them itself
-    and sends them in one piece.
+    On a CPU in slabs: softmax of everything and its transposition would each hold all channels once more. A GPU turns them
+    itself and sends them in one piece.
     """
     if logits.device.type != "cpu":
         return _by_z_there(logits, activation)
