@@ -133,6 +133,10 @@ def _tag_of(keyword: str) -> BaseTag:
 
 # Without text, whose meaning hangs on the data set's character sets. As long as they are, elements are the same in all slices.
 _PLAIN_VRS = frozenset({"AS", "CS", "DA", "DS", "FD", "FL", "IS", "SS", "TM", "UI", "US"})
+_TEXT_VRS = frozenset({"LO", "SH"})
+# Letters, digits and signs that every character set of PS3.3 C.12.1.1.2 has in the same places: not those of ISO 646's national
+# variants (backslash and tilde in Japan), and no escape.
+_SAME_EVERYWHERE = frozenset(range(0x20, 0x7E)) - {0x5C}
 
 
 @lru_cache(maxsize=4096)
@@ -150,9 +154,13 @@ def value_of(data_set: Dataset, keyword: str) -> Any:
     if tag not in data_set.keys():  # noqa: SIM118 - pydicom's own `in` makes a tag of the tag first: most of the time goes there
         return None
     element = data_set.get_item(tag)
-    if isinstance(element, RawDataElement) and element.VR in _PLAIN_VRS and element.value is not None:
+    if isinstance(element, RawDataElement) and element.value is not None and _is_plain(element.VR, element.value):
         return _plain_value(tag, element.VR, bytes(element.value), element.is_little_endian)
     return data_set[tag].value
+
+
+def _is_plain(vr: str | None, encoded: bytes) -> bool:
+    return vr in _PLAIN_VRS or (vr in _TEXT_VRS and _SAME_EVERYWHERE.issuperset(encoded))
 
 
 def text(data_set: Dataset, keyword: str) -> str:

@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from dicomnode.imaging import part10, plain_headers
+from dicomnode.imaging.headers import value_of
 from dicomnode.imaging.part10 import Part10Header, read_header
 from tests.imaging.writing import Slices
 
@@ -85,3 +87,35 @@ def test_the_window_moves_over_a_long_header_and_holds_little_of_it(tmp_path: Pa
     assert max(held) < 1 << 16
     monkeypatch.setattr(part10, "read_plain", lambda *_, **__: None)
     assert facts(read_header(tmp_path / "one.dcm")) == quick
+
+
+CHARACTER_SETS = [
+    *("", "ISO_IR 13", "ISO_IR 100", "ISO_IR 166", "ISO_IR 192", "GB18030", "GBK"),
+    *("\\ISO 2022 IR 87", "ISO 2022 IR 13\\ISO 2022 IR 87", "\\ISO 2022 IR 149", "\\ISO 2022 IR 58"),
+]
+
+
+@pytest.mark.parametrize("said", ["Thorax  1.0  B31f", " padded ", "50% ~ 3\\4", "\x1b$BCT", "Gr\xf6\xdfe", ""])
+@pytest.mark.parametrize("character_set", CHARACTER_SETS)
+def test_short_texts_read_as_pydicom_reads_them_in_every_character_set(tmp_path: Path, said: str, character_set: str) -> None:
+    encoded = said.encode("latin-1") + b" " * (len(said) % 2)
+    element = b"\x08\x00\x3e\x10LO" + len(encoded).to_bytes(2, "little") + encoded
+    declared = character_set.encode() + b" " * (len(character_set) % 2)
+    charset = b"\x08\x00\x05\x00CS" + len(declared).to_bytes(2, "little") + declared
+    syntax = b"\x02\x00\x10\x00UI\x14\x001.2.840.10008.1.2.1\0"
+    path = tmp_path / "one.dcm"
+    path.write_bytes(bytes(128) + b"DICM" + syntax + charset + element)
+    ours = value_of(read_header(path).data_set, "SeriesDescription")
+    assert ours == dcmread(path).get("SeriesDescription")
+
+
+def test_texts_of_real_files_read_as_pydicom_reads_them(test_data: Path) -> None:
+    seen = 0
+    for path in sorted((test_data / "charsets").iterdir()):
+        found = outcome(path)
+        if isinstance(found, str):
+            continue
+        for keyword in ("SeriesDescription", "StudyDescription", "InstitutionName", "PatientID", "Manufacturer"):
+            assert value_of(found.data_set, keyword) == dcmread(path, stop_before_pixels=True).get(keyword)
+            seen += keyword in found.data_set
+    assert seen > 5
