@@ -2,8 +2,9 @@
 
 Label maps may overlap each other (a nodule lies in a lung), and highdicom takes either one label map or a stack with a channel
 per segment, eight times the memory. So maps that overlap are encoded one by one and their frames joined into one instance.
-Of plain sources (`seg_frames.grid_of`) highdicom encodes the first slice alone and `seg_frames` writes all frames: the same bytes
-in a quarter of the time. FRACTIONAL is made of the BINARY object's bits: built by highdicom it costs fifteen times the volume.
+Of plain sources (`seg_frames.grid_of`) highdicom encodes the first slice alone and `seg_frames` writes all frames: the same
+bytes in a quarter of the time. FRACTIONAL is made of the BINARY object's bits: built by highdicom it costs fifteen times the
+volume.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
