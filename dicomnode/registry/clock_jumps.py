@@ -10,11 +10,13 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from dicomnode.domain.states import DeliveryState, JobState
-from dicomnode.registry.tables import Commitment, Delivery, Instance, Job
+from dicomnode.registry.tables import Commitment, Delivery, Instance, Job, Mark
 
 _LONGER_THAN_ANY_PAUSE, _LONGER_THAN_ANY_LEASE = timedelta(hours=2), timedelta(days=1)
 _AT_ONCE = 500  # in one IN (…)
 _SAME_PROMISE = timedelta(minutes=10)  # from the first of its instances to the decision
+_LOOKED, _DOUBTED = "retention_looked", "retention_doubted"
+_A_DAY = timedelta(days=1)
 _LEASE = timedelta(minutes=15)  # who lives renews long before; who died is noticed then
 
 
@@ -56,3 +58,22 @@ def _bring_promises_back(session: Session, future: datetime, now: datetime) -> N
                 values = {"keep_until": keep_until - ahead}
                 session.execute(update(Instance).where(Instance.id == instance_id).values(**values))
         row.decided_at, row.received_at = now, min(row.received_at, now)
+
+
+def believed(session: Session, now: datetime) -> datetime:
+    """What retention may take the time to be: a clock that has moved by more than a day since its last look is doubted.
+
+    For a day it goes on from the time that was believed before; then whoever set the clock ahead would have noticed, or the
+    node was only off. Else a year too much, for five minutes, would purge all that was promised for a year.
+    """
+    marks = {mark.name: mark for mark in session.scalars(select(Mark).where(Mark.name.in_([_LOOKED, _DOUBTED])))}
+    looked, doubted = marks.get(_LOOKED), marks.get(_DOUBTED)
+    if looked is not None and now - looked.at > _A_DAY:
+        if doubted is None or doubted.at > now:
+            doubted = session.merge(Mark(name=_DOUBTED, at=now))
+        if now - doubted.at < _A_DAY:
+            return looked.at + (now - doubted.at)
+    session.merge(Mark(name=_LOOKED, at=now))
+    if doubted is not None:
+        session.delete(doubted)
+    return now

@@ -11,7 +11,7 @@ from dicomnode.domain.clock import type_clock
 from dicomnode.domain.errors import UsageError
 from dicomnode.domain.results import ResultObject
 from dicomnode.domain.states import SeriesState
-from dicomnode.registry import announcements, canary, conflicts, keys, own_notes, references, rejections, retention
+from dicomnode.registry import announcements, canary, clock_jumps, conflicts, keys, own_notes, references, rejections, retention
 from dicomnode.registry.engine import Database
 from dicomnode.registry.tables import Job, Series, Study
 from dicomnode.registry.trouble import begun_anew
@@ -38,13 +38,21 @@ class Keeping:
         with self._database.read() as session:
             return references.problem(session, sop_instance_uids)
 
-    def purge_sources(self, before: datetime, status_is_proof: Collection[str], limit: int) -> list[str]:
+    def believed_time(self) -> datetime:
+        """The clock's time, unless it has moved by more than a day since this was last asked: see `clock_jumps.believed`."""
+        now = self._clock()
+        with self._database.write() as session:
+            return clock_jumps.believed(session, now)
+
+    def purge_sources(
+        self, before: datetime, status_is_proof: Collection[str], limit: int, now: datetime | None = None
+    ) -> list[str]:
         """Count no longer on the sources of up to `limit` studies to which nothing came since; their keys, oldest first.
 
         Only what is done, promised to nobody, and has arrived: sent to where the answer is all the proof there is
-        (status_is_proof), proved elsewhere. Their files go with `files_to_remove`.
+        (status_is_proof), proved elsewhere. Their files go with `files_to_remove`. now: what promises are compared with.
         """
-        now = self._clock()
+        now = now or self._clock()
         with self._database.read() as session:
             found = retention.purgeable_studies(session, before, status_is_proof, now, limit)
         purged = []

@@ -55,13 +55,13 @@ class Retention:
     def sweep(self, now: datetime) -> Purged:
         """Remove what is due."""
         kept = self._settings.retention
-        studies = self._sources(now - timedelta(days=kept.sources_days)) if kept.sources_days else 0
+        studies = self._sources(now - timedelta(days=kept.sources_days), now) if kept.sources_days else 0
         jobs = self._results(now - timedelta(days=kept.results_days)) if kept.results_days else 0
         files = self._files()
         # The disk decides before age does, but never on what came only just now: it may be asked for again at once.
         youngest = now - timedelta(hours=kept.at_least_hours)
         for _ in range(_ROUNDS):
-            if not self._is_short() or not (purged := self._purged_sources(youngest)):
+            if not self._is_short() or not (purged := self._purged_sources(youngest, now)):
                 break
             studies, files = studies + len(purged), files + self._files()
         if self._is_short():
@@ -74,11 +74,11 @@ class Retention:
     def _is_short(self) -> bool:
         return self._free_share(self._store.root) * 100 < self._settings.retention.free_percent
 
-    def _sources(self, before: datetime) -> int:
-        return _all(lambda: len(self._purged_sources(before)))
+    def _sources(self, before: datetime, now: datetime) -> int:
+        return _all(lambda: len(self._purged_sources(before, now)))
 
-    def _purged_sources(self, before: datetime) -> list[str]:
-        return self._registry.keeping.purge_sources(before, self._status_is_proof, _AT_ONCE)
+    def _purged_sources(self, before: datetime, now: datetime) -> list[str]:
+        return self._registry.keeping.purge_sources(before, self._status_is_proof, _AT_ONCE, now)
 
     def _results(self, before: datetime) -> int:
         return _all(lambda: len(self._registry.keeping.purge_results(before, self._status_is_proof, _AT_ONCE)))

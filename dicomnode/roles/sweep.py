@@ -95,7 +95,7 @@ class Sweeper:
 
     def retention(self) -> None:
         """What has been kept long enough."""
-        purged = self._retention.sweep(utc_now())
+        purged = self._retention.sweep(self._registry.keeping.believed_time())
         if purged.studies or purged.jobs:
             _log.info("kept long enough and removed", count=purged.studies, jobs=purged.jobs, images=purged.files)
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,35 @@ def test_what_was_promised_to_be_kept_stays_until_then(kept: Kept) -> None:
     assert kept.sweep().studies == 0
     kept.clock.forward(200 * DAY)
     assert kept.sweep().studies == 1
+
+
+@pytest.mark.parametrize("free", [1.0, 0.0])
+def test_a_clock_that_is_years_ahead_for_an_hour_purges_nothing_and_one_that_stays_there_does(kept: Kept, free: float) -> None:
+    """What was promised for a year, or is kept for a month, does not go because a clock was wrong before lunch."""
+    kept.add(1)
+    kept.send()
+    kept.registry.promises.keep(["1.9.1.1.1"], kept.clock.now + timedelta(days=365))
+    before = kept.files()
+
+    def sweep() -> Purged:
+        return kept.retention(free_percent=10).sweep(kept.registry.keeping.believed_time())
+
+    kept.clock.forward(3600)
+    sweep()
+    kept.clock.forward(2000 * DAY)
+    kept.free = free
+    for _ in range(6):
+        assert sweep().files == 0
+        kept.clock.forward(600)
+    kept.clock.forward(-2000 * DAY)
+    sweep()
+    assert kept.files() == before
+    kept.clock.forward(2000 * DAY)  # again, and nobody puts it right
+    for _ in range(20):
+        assert sweep().files == 0
+        kept.clock.forward(3600)
+    kept.clock.forward(5 * 3600)
+    assert sweep().files == 3
 
 
 def test_a_disk_that_runs_short_takes_the_oldest_first_and_nothing_of_the_last_day(kept: Kept) -> None:
