@@ -49,12 +49,12 @@ def _activate_in_place(block: Any) -> None:
 
 
 class _SumInPlace(ResidualUnit):  # type: ignore[misc]  # MONAI is untyped
-    """What its convolutions give is its own: the residual is added to it where it is."""
+    """What its convolutions give is its own: the residual is added to it where it is, unless gradients want it as it was."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         residual: torch.Tensor = self.residual(x)
         own: torch.Tensor = self.conv(x)
-        return own.add_(residual) if own.dtype == residual.dtype else own + residual
+        return own + residual if torch.is_grad_enabled() or own.dtype != residual.dtype else own.add_(residual)
 
 
 class _Thrifty(UNet):  # type: ignore[misc]

@@ -51,6 +51,18 @@ def test_somebody_who_looks_at_a_layer_sees_it() -> None:
     assert set(seen) == {name for name, _ in network.named_modules() if name}
 
 
+def test_gradients_flow_through_a_leaned_network_as_an_activation_map_wants_them() -> None:
+    plain, image = _unet(), torch.randn(1, 1, 16, 16, 16)
+    given = []
+    for network in (copy.deepcopy(plain), leaned(copy.deepcopy(plain))):
+        wanted = image.clone().requires_grad_()
+        network(wanted)[:, 1].sum().backward()
+        given.append(wanted.grad)
+    assert given[0] is not None
+    assert given[1] is not None
+    assert torch.allclose(given[0], given[1], atol=1e-4)
+
+
 def test_a_network_put_together_otherwise_is_left_as_it_is() -> None:
     network = _unet()
     network.model[1].mode = "add"
