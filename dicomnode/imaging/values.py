@@ -5,6 +5,7 @@ cannot be taken for tissue: engines clip at −1024. Padding above 3071 HU (6553
 In radiographs padding takes the lowest measured value.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,14 +31,16 @@ def are_integers(frame: Frame) -> bool:
 
 def rescale_into(out: NDArray[np.int16] | NDArray[np.float32], stored: type_stored, frame: Frame) -> None:
     """Writes one slice's rescaled values into `out`, (y, x), int16 (raises DoesNotFit) or float32."""
-    stored = _without_bright_padding(stored, frame)
+    values = _without_bright_padding(stored, frame)
     if out.dtype == np.float32:
-        out[...] = _modality_values(stored, frame)
+        out[...] = _modality_values(values, frame)
         return
     slope, intercept = int(frame.slope), int(frame.intercept)
-    ends = sorted(slope * int(end) + intercept for end in (stored.min(), stored.max()))
-    if ends[0] < _INT16.min or ends[1] > _INT16.max:
+    # Where whatever Bits Stored can hold fits, nobody needs to look what it is.
+    looked_at = values is not stored or not _fits(_modality_range(frame))
+    if looked_at and not _fits(sorted(slope * int(end) + intercept for end in (values.min(), values.max()))):
         raise DoesNotFit
+    stored = values
     # What fits at the end comes out right modulo 2^16, whatever the steps between wrap to.
     wrapped = [np.array(value & 0xFFFF, np.uint16).view(np.int16) for value in (slope, intercept)]
     if slope == 1:
@@ -45,6 +48,11 @@ def rescale_into(out: NDArray[np.int16] | NDArray[np.float32], stored: type_stor
     else:
         np.multiply(stored, wrapped[0], out=out, dtype=np.int16, casting="unsafe")
         np.add(out, wrapped[1], out=out)
+
+
+def _fits(ends: Sequence[float]) -> bool:
+    """Whether the lowest and the highest value are int16."""
+    return ends[0] >= _INT16.min and ends[1] <= _INT16.max
 
 
 def radiograph_values(stored: type_stored, frame: Frame) -> NDArray[np.uint16] | NDArray[np.float32]:
