@@ -38,17 +38,22 @@ class Base:
         return {"doubt": _UNKNOWN} if self.patients is None else {}
 
 
-def base_of(folder: Path, plan: Mapping[str, Any]) -> Base:
-    """Of the bundle in `folder`: none, one that was trained here and whose table is still there, or one that nobody knows."""
+def base_of(folder: Path, plan: Mapping[str, Any], after: frozenset[Path] = frozenset()) -> Base:
+    """Of the bundle in `folder`: none, one that was trained here and whose table is still there, or one that nobody knows.
+
+    after: bundles that began, one after the other, with this one; if one of them is named again, nobody knows.
+    """
     if "base" not in plan:
         return Base(None) if "base_weights" in plan else Base()
-    base = (folder / "configs" / str(plan["base"])).resolve()
+    base, after = (folder / "configs" / str(plan["base"])).resolve(), after | {folder.resolve()}
+    if base in after:
+        return Base(None)
     try:
         its_plan = read_plan(base)
         _, lines = read_table(base, its_plan, COLUMNS)
     except (PipelineError, UsageError):
         return Base(None)
-    before = base_of(base, its_plan)
+    before = base_of(base, its_plan, after)
     if its_plan.get(SPLIT) is None or its_plan[SPLIT] != split(lines, its_plan, int(its_plan[SPLIT]["seed"]), before):
         return Base(None)
     learned = frozenset(line["patient"] for line in lines) - left_out(lines, its_plan, int(its_plan[SPLIT]["seed"]), before)

@@ -89,6 +89,15 @@ def test_a_base_of_which_nobody_knows_whom_it_learned_from_stands_beside_the_fig
     assert "not known" in found.doubt["doubt"]
 
 
+def test_of_bundles_that_name_each_other_as_their_base_nobody_knows(tmp_path: Path) -> None:
+    one, other = (trained(tmp_path / name, patients(*range(8))) for name in ("one", "other"))
+    for bundle, base in ((one, other), (other, one)):
+        plan = json.loads((bundle / "configs" / "train.json").read_text())
+        (bundle / "configs" / "train.json").write_text(json.dumps({**plan, "base": str(base)}))
+    assert base_of(one, {"base": str(one)}).patients is None
+    assert base_of(one, {"base": str(other)}).patients is None
+
+
 def test_a_base_that_came_between_changes_what_is_written_of_the_split(tmp_path: Path) -> None:
     base = trained(tmp_path / "base", patients(*range(8)))
     folder = trained(tmp_path / "next", patients(*range(12)), base="../../base")
